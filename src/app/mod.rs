@@ -1,0 +1,1 @@
+//! Composition: config in, a running proxy out. The only module that knows all others.

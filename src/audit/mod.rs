@@ -1,0 +1,1 @@
+//! The audit journal: records, hash chain, verification, and the one writer thread.

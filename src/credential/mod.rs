@@ -1,0 +1,1 @@
+//! Database logins that gatepost mints, renews, disables and drops.

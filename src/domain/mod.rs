@@ -1,0 +1,22 @@
+//! The words of the house: identities, targets, refusals, secrets and time. Pure data and pure
+//! functions; imports nothing of ours.
+
+pub mod access;
+pub mod clock;
+pub mod correlation;
+pub mod identity;
+pub mod ids;
+pub mod mistake;
+pub mod refusal;
+pub mod secret;
+pub mod target;
+
+pub use access::AccessRequest;
+pub use clock::{Clock, Random};
+pub use correlation::{Correlation, CorrelationSource};
+pub use identity::{Claimed, Identity, IdentityKey};
+pub use ids::{Installation, ProviderName, ReplicaName, RoleName, RuleName, SessionId};
+pub use mistake::{Mistake, Place};
+pub use refusal::{Reason, Refusal, RefusalCode, Refuse};
+pub use secret::Secret;
+pub use target::{DatabaseName, Engine, TargetName};

@@ -1,0 +1,1 @@
+//! Tokens: provider discovery and keys, signature and claims, one `Identity` out.

@@ -1,0 +1,1 @@
+//! The doors: acceptor, data-path threads, connection limits, drain.

@@ -1,0 +1,1 @@
+//! Policy: YAML in, decision out. Pure.

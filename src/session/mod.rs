@@ -1,0 +1,1 @@
+//! The story of one client connection, from token to relay.

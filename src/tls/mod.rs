@@ -1,0 +1,1 @@
+//! TLS on both sides, the only place that knows rustls.
