@@ -1,0 +1,1 @@
+//! Handshakes in memory and on loopback, and the errors that operators meet.
