@@ -8,9 +8,9 @@ mod provider;
 mod token;
 mod verifier;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dev"))]
 mod attacks;
-#[cfg(test)]
+#[cfg(all(test, feature = "dev"))]
 mod tests;
 
 pub use claims::ClaimsError;

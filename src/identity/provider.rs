@@ -109,6 +109,13 @@ impl Provider {
         Some(async move { ended.changed().await })
     }
 
+    /// As if the last refresh had begun long enough ago for another.
+    #[cfg(all(test, feature = "dev"))]
+    pub(super) fn let_refresh_interval_pass(&self) {
+        let mut state = self.state();
+        state.started = state.started.and_then(|at| at.checked_sub(REFRESH_INTERVAL_MIN));
+    }
+
     async fn fetch(&self) -> Result<KeySet, FetchError> {
         let issuer = self.settings.issuer.trim_end_matches('/');
         let url = format!("{issuer}/.well-known/openid-configuration");

@@ -62,6 +62,13 @@ impl Verifier {
         )?)
     }
 
+    #[cfg(all(test, feature = "dev"))]
+    pub(super) fn let_refresh_interval_pass(&self) {
+        self.providers
+            .iter()
+            .for_each(|it| it.let_refresh_interval_pass());
+    }
+
     pub fn providers_ready(&self) -> Vec<(ProviderName, bool)> {
         let ready = |it: &Arc<Provider>| (it.settings().name.clone(), it.ready());
         self.providers.iter().map(ready).collect()

@@ -11,7 +11,7 @@ pub mod server;
 pub mod stream;
 mod verifier;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dev"))]
 mod tests;
 
 pub use client::{ClientSettings, ClientTls, Mode, https_client_config};
