@@ -110,7 +110,7 @@ impl Provider {
     }
 
     /// As if the last refresh had begun long enough ago for another.
-    #[cfg(all(test, feature = "dev"))]
+    #[cfg(test)]
     pub(super) fn let_refresh_interval_pass(&self) {
         let mut state = self.state();
         state.started = state.started.and_then(|at| at.checked_sub(REFRESH_INTERVAL_MIN));
