@@ -283,6 +283,7 @@ impl AwaitingReady {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other message, known or to come, belongs here")]
     fn received(
         mut self,
         message: FromServer<'_>,
