@@ -283,7 +283,10 @@ impl AwaitingReady {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "no other message, known or to come, belongs here")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other message, known or to come, belongs here"
+    )]
     fn received(
         mut self,
         message: FromServer<'_>,
