@@ -363,3 +363,6 @@ fn server_error(fields: &Fields<'_>) -> LoginError {
         message: text(b'M'),
     }
 }
+
+#[cfg(test)]
+mod tests;
