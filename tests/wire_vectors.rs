@@ -1,6 +1,13 @@
 //! The codecs against exchanges captured from real peers (`tests/vectors/pg`): every message decodes,
 //! every prefix asks for more, no changed bit makes anything panic.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a vector that cannot be read fails the test"
+)]
+
 use std::fs;
 use std::path::Path;
 
