@@ -74,8 +74,11 @@ fn first_packets(client: &[u8]) -> (Vec<FirstPacket>, usize) {
     }
 }
 
-/// Tag and body of each message; the bytes must end with the last one.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+/// Tag and body.
+type Message<'a> = (u8, &'a [u8]);
+
+/// Each message; the bytes must end with the last one.
+fn frames(mut bytes: &[u8]) -> Vec<Message<'_>> {
     let mut found = vec![];
     while !bytes.is_empty() {
         let Decoded::Message((head, body)) = frame::whole(bytes, LENGTH_MAX).unwrap() else {
@@ -87,7 +90,8 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
     found
 }
 
-fn split(exchange: &Exchange) -> (Vec<(u8, &[u8])>, Vec<(u8, &[u8])>) {
+/// What the client and the server said after the start-up.
+fn split(exchange: &Exchange) -> (Vec<Message<'_>>, Vec<Message<'_>>) {
     let (packets, start) = first_packets(&exchange.client);
     (
         frames(&exchange.client[start..]),
@@ -170,9 +174,9 @@ fn consume(tag: u8, body: &[u8]) {
             let _ = (fields.get(b'C'), fields.iter().count());
         }
         Ok(from_server::FromServer::DataRow(row)) => {
-            let _ = (0..=usize::from(row.columns()))
-                .map(|index| row.column(index))
-                .count();
+            for index in 0..=usize::from(row.columns()) {
+                let _ = row.column(index);
+            }
         }
         Ok(from_server::FromServer::Authentication(from_server::Authentication::Sasl(names))) => {
             let _ = names.count();
