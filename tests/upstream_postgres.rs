@@ -108,11 +108,20 @@ fn pool(port: u16, budget: &Arc<Budget>, change: impl FnOnce(&mut Settings)) -> 
         ca: None,
         client: None,
     };
+    pool_over(&client, port, budget, change)
+}
+
+fn pool_over(
+    client: &ClientSettings,
+    port: u16,
+    budget: &Arc<Budget>,
+    change: impl FnOnce(&mut Settings),
+) -> Rc<Pool> {
     let address = TargetAddress {
         target: "orders".into(),
         host: "127.0.0.1".to_owned(),
         port,
-        tls: ClientTls::load(&client).unwrap(),
+        tls: ClientTls::load(client).unwrap(),
     };
     let mut settings = Settings {
         max_connections: budget.stats().max,
@@ -478,6 +487,62 @@ async fn idle_old_and_retired_connections_end() {
         }
         give_back(lent).await;
         assert_eq!((budget.stats().idle, budget.stats().taken), (0, 0));
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// Has the server write a file into its own folder, which is closed to others.
+#[cfg(feature = "dev")]
+async fn write_file(admin: &mut Checkout, name: &str, text: &str) {
+    let bytes = format!("translate(encode(convert_to('{text}', 'UTF8'), 'base64'), E'\\n', '')");
+    let sql = format!("COPY (SELECT {bytes}) TO PROGRAM 'umask 077; base64 -d > {name}'");
+    ask(admin, &sql).await.unwrap();
+}
+
+#[cfg(feature = "dev")]
+#[tokio::test]
+async fn the_same_inside_tls() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&ca, certified.cert.pem()).unwrap();
+    let work = async {
+        let budget = budget(3);
+        let mut admin = lend(&server.pool(&budget, |_| {}), "postgres").await;
+        write_file(&mut admin, "server.crt", &certified.cert.pem()).await;
+        write_file(&mut admin, "server.key", &certified.signing_key.serialize_pem()).await;
+        let only_tls = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+        write_file(&mut admin, "pg_hba.conf", only_tls).await;
+        ask(&mut admin, "ALTER SYSTEM SET ssl = on").await.unwrap();
+        one(&mut admin, "SELECT pg_reload_conf()").await;
+
+        let client = ClientSettings {
+            mode: Mode::VerifyFull,
+            ca: Some(ca),
+            client: None,
+        };
+        let pool = pool_over(&client, server.port, &budget, |_| {});
+        // The reload takes effect a moment after it was asked for.
+        let mut checkout = loop {
+            match pool.checkout(key("postgres"), &password()).await {
+                Ok(checkout) => break checkout,
+                Err(CheckoutError::Dial(DialError::TlsNotOffered)) => yield_now().await,
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        assert_eq!(one(&mut checkout, encrypted).await, "t");
+        checkout.canceller().cancel().await.unwrap();
+        let process = checkout.process();
+        give_back(checkout).await;
+        let again = lend(&pool, "postgres").await;
+        assert_eq!((again.process(), again.fresh()), (process, false));
+        give_back(again).await;
+        kill_while_idle(&pool, &mut admin).await;
+        let plain = server.pool(&budget, |_| {});
+        let error = plain.checkout(key("postgres"), &password()).await.unwrap_err();
+        assert!(matches!(error, CheckoutError::Dial(error) if error.login_stopped()));
     };
     LocalSet::new().run_until(work).await;
 }
