@@ -26,7 +26,7 @@ use gatepost::wire::pg::frame;
 use gatepost::wire::pg::from_client::put_query;
 use gatepost::wire::pg::from_server::{self, FromServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 const PASSWORD: &str = "correct horse";
 
@@ -164,11 +164,6 @@ async fn lend(pool: &Rc<Pool>, login: &str) -> Checkout {
     pool.checkout(key(login), &password()).await.unwrap()
 }
 
-fn lend_later(pool: &Rc<Pool>, login: &'static str) -> JoinHandle<Checkout> {
-    let pool = Rc::clone(pool);
-    spawn_local(async move { lend(&pool, login).await })
-}
-
 /// Runs simple statements; the first column of every row as text, or the SQLSTATE.
 async fn ask(checkout: &mut Checkout, sql: &str) -> Result<Vec<String>, String> {
     let mut request = Vec::new();
@@ -232,8 +227,7 @@ async fn a_connection_is_reused_under_its_own_key_only() {
         with_roles(&pool, &["alice", "bob"]).await;
         let mut first = lend(&pool, "alice").await;
         assert!(first.fresh());
-        let mut names = first.parameters().iter().map(|(name, _)| name);
-        assert!(names.any(|name| name == "server_version"));
+        assert_eq!(first.parameters()[0].0, "application_name");
         let process = first.process();
         let own = one(&mut first, "SELECT pg_backend_pid()").await;
         assert_eq!(own, process.to_string());
@@ -289,7 +283,7 @@ async fn login_failures_are_told_apart_and_free_their_slot() {
 const LEAVE_BEHIND: [&str; 7] = [
     "SET search_path = nowhere; SET statement_timeout = '77s'; SET app.secret = 'x'",
     "SELECT set_config('app.other', 'y', false)",
-    "CREATE TEMP TABLE leftover (x int); CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')",
+    "CREATE TEMP TABLE leftover (x int); CREATE TEMP SEQUENCE leftovers; SELECT nextval('leftovers')",
     "SELECT pg_advisory_lock(42); LISTEN gossip; PREPARE spy AS SELECT 1",
     "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1; COMMIT",
     "SET application_name = 'mine'; SET SESSION AUTHORIZATION alice; SET ROLE alice",
@@ -306,10 +300,7 @@ const FIND: [(&str, &str); 11] = [
     ("SELECT current_setting('app.secret', true)", ""),
     ("SELECT current_setting('app.other', true)", ""),
     ("SHOW application_name", "gatepost"),
-    (
-        "SELECT count(*) FROM pg_class WHERE relname IN ('leftover', 'numbers')",
-        "0",
-    ),
+    ("SELECT count(*) FROM pg_class WHERE relname ~ 'leftover'", "0"),
     ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", "0"),
     ("SELECT count(*) FROM pg_listening_channels()", "0"),
     ("SELECT count(*) FROM pg_prepared_statements", "0"),
@@ -419,6 +410,12 @@ async fn a_cancel_reaches_the_statement() {
         let sleep = ask(&mut checkout, "SELECT pg_sleep(600)");
         let (answer, ()) = tokio::join!(sleep, cancelling);
         assert_eq!(answer, Err("57014".to_owned()));
+        give_back(checkout).await;
+        // The loan is over: what runs now is somebody else's.
+        let mut next = lend(&pool, "postgres").await;
+        let asking = ask(&mut next, "SELECT pg_sleep(0.1)");
+        let (answer, cancelled) = tokio::join!(asking, canceller.cancel());
+        assert!(answer.is_ok() && cancelled.is_ok());
     };
     LocalSet::new().run_until(work).await;
 }
@@ -436,7 +433,8 @@ async fn the_queue_hands_over_evicts_and_gives_up() {
         let alice = lend(&here, "alice").await;
         let also_alice = lend(&here, "alice").await;
         assert_eq!((here.stats().idle, here.stats().lent), (0, 2));
-        let waiting = lend_later(&here, "alice");
+        let pool = Rc::clone(&here);
+        let waiting = spawn_local(async move { lend(&pool, "alice").await });
         while budget.stats().waiting == 0 {
             yield_now().await;
         }
@@ -533,7 +531,6 @@ async fn the_same_inside_tls() {
         };
         let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         assert_eq!(one(&mut checkout, encrypted).await, "t");
-        checkout.canceller().cancel().await.unwrap();
         let process = checkout.process();
         give_back(checkout).await;
         let again = lend(&pool, "postgres").await;
