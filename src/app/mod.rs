@@ -1,1 +1,3 @@
 //! Composition: config in, a running proxy out. The only module that knows all others.
+
+pub mod config;
