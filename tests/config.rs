@@ -1,6 +1,14 @@
 //! The configuration's outside: its JSON Schema, its reference document and its examples agree
 //! with what the program reads.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on stops"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -52,11 +60,17 @@ fn the_schema_refuses_an_unknown_key_everywhere() {
     pointers(&example(), String::new(), &mut objects);
     // Under these two, keys are names.
     let named = ["/identity_providers", "/targets"];
-    for pointer in objects.iter().filter(|pointer| !named.contains(&pointer.as_str())) {
+    for pointer in objects
+        .iter()
+        .filter(|pointer| !named.contains(&pointer.as_str()))
+    {
         let mut document = example();
         let object = document.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
         object.insert("surprise".to_owned(), json!(1));
-        assert!(wrong(&schema, &schema, &document).is_some(), "accepted at {pointer}");
+        assert!(
+            wrong(&schema, &schema, &document).is_some(),
+            "accepted at {pointer}"
+        );
     }
 }
 
@@ -77,7 +91,10 @@ fn every_key_stands_in_the_reference_document() {
     let mut keys = BTreeSet::new();
     schema_keys(&file::schema(), &mut keys);
     assert!(keys.len() > 40, "{keys:?}");
-    let missing: Vec<_> = keys.iter().filter(|key| !document.contains(&format!("`{key}`"))).collect();
+    let missing: Vec<_> = keys
+        .iter()
+        .filter(|key| !document.contains(&format!("`{key}`")))
+        .collect();
     assert!(missing.is_empty(), "docs/configuration.md lacks {missing:?}");
 }
 
@@ -134,7 +151,9 @@ fn pointers(value: &Value, at: String, found: &mut Vec<String>) {
 /// Checks `value` against the part of JSON Schema that our schemas use, and says what is wrong.
 fn wrong(root: &Value, schema: &Value, value: &Value) -> Option<String> {
     if let Some(target) = schema["$ref"].as_str() {
-        let target = root.pointer(target.trim_start_matches('#')).expect("the reference leads somewhere");
+        let target = root
+            .pointer(target.trim_start_matches('#'))
+            .expect("the reference leads somewhere");
         return wrong(root, target, value);
     }
     for word in ["oneOf", "anyOf"] {
@@ -174,10 +193,12 @@ fn wrong_object(root: &Value, schema: &Value, object: &serde_json::Map<String, V
             return Some(format!("lacks {key}"));
         }
     }
-    object.iter().find_map(|(key, value)| match (&schema["properties"][key], &schema["additionalProperties"]) {
-        (Value::Null, Value::Bool(false)) => Some(format!("unknown {key}")),
-        (Value::Null, others) => wrong(root, others, value),
-        (known, _) => wrong(root, known, value),
+    object.iter().find_map(|(key, value)| {
+        match (&schema["properties"][key], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => Some(format!("unknown {key}")),
+            (Value::Null, others) => wrong(root, others, value),
+            (known, _) => wrong(root, known, value),
+        }
     })
 }
 

@@ -1,3 +1,5 @@
 //! Composition: config in, a running proxy out. The only module that knows all others.
 
+pub mod build;
+pub mod clock;
 pub mod config;
