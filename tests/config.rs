@@ -174,7 +174,7 @@ fn wrong(root: &Value, schema: &Value, value: &Value) -> Option<String> {
     let types = match &schema["type"] {
         Value::Array(types) => types.clone(),
         Value::Null => vec![],
-        one => vec![one.clone()],
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => vec![schema["type"].clone()],
     };
     if !types.is_empty() && !types.iter().any(|it| is_type(it.as_str().unwrap(), value)) {
         return Some(format!("{value} is not {types:?}"));
