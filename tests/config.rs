@@ -174,7 +174,9 @@ fn wrong(root: &Value, schema: &Value, value: &Value) -> Option<String> {
     let types = match &schema["type"] {
         Value::Array(types) => types.clone(),
         Value::Null => vec![],
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => vec![schema["type"].clone()],
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            vec![schema["type"].clone()]
+        }
     };
     if !types.is_empty() && !types.iter().any(|it| is_type(it.as_str().unwrap(), value)) {
         return Some(format!("{value} is not {types:?}"));

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::app::config::settings::{Environment, Settings};
+use crate::app::policies;
 use crate::domain::Mistake;
 
 /// What `gatepost check` found.
@@ -15,11 +16,12 @@ pub struct Checked {
 
 /// Takes every step of `serve` up to the first listener.
 pub fn check(config: &Path, environment: &Environment<'_>) -> Checked {
-    match Settings::load(config, environment) {
-        Ok(_) => Checked::default(),
-        Err(mistakes) => Checked {
-            mistakes,
-            warnings: Vec::new(),
-        },
+    let mistakes = match Settings::load(config, environment) {
+        Ok(settings) => policies::read(&settings.policies).err().unwrap_or_default(),
+        Err(mistakes) => mistakes,
+    };
+    Checked {
+        mistakes,
+        warnings: Vec::new(),
     }
 }

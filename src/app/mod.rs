@@ -3,3 +3,6 @@
 pub mod build;
 pub mod clock;
 pub mod config;
+pub mod log;
+pub mod policies;
+pub mod run;
