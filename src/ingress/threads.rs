@@ -52,7 +52,7 @@ pub trait World: 'static {
     fn serve(self: Rc<Self>, client: Client) -> impl Future<Output = ()> + 'static;
 }
 
-/// The running threads.
+/// The running threads. Dropping it ends them, and their sessions, without waiting.
 #[derive(Debug)]
 pub struct Threads {
     dispatcher: Dispatcher,

@@ -13,9 +13,10 @@ use tokio::time::timeout;
 use crate::domain::{Reason, RefusalCode, Refuse, Secret, TargetName};
 use crate::tls::{ClientTls, Mode, Stream, TlsError};
 use crate::upstream::book::PoolKey;
+use crate::wire::pg::frame;
 use crate::wire::pg::login::{Binding, LoggedIn, Login, LoginError, LoginSettings, LoginStep};
 use crate::wire::pg::startup::{put_cancel_request, put_ssl_request};
-use crate::wire::pg::{Decoded, PeerMisbehaved, frame};
+use crate::wire::{Decoded, PeerMisbehaved};
 
 /// The longest message that a server needs while logging in; certificates do not travel here, and
 /// SCRAM messages and parameter reports are far below it.
@@ -176,7 +177,9 @@ pub(super) async fn dial(
             password: password.clone(),
             database: key.database.as_str().to_owned(),
             parameters: parameters(key),
-            binding: stream.server_end_point().map_or(Binding::None, Binding::ServerEndPoint),
+            binding: stream
+                .server_end_point()
+                .map_or(Binding::None, Binding::ServerEndPoint),
             request_minor: 0,
             password_required: true,
         };
@@ -185,7 +188,10 @@ pub(super) async fn dial(
     within(limit, dialing).await
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
     timeout(limit, work)
         .await
         .unwrap_or(Err(DialError::TimedOut(limit)))
@@ -219,7 +225,11 @@ async fn connect(address: &TargetAddress) -> Result<Stream, DialError> {
         Ok(_) => return Err(DialError::BytesBeforeTls),
         Err(error) => return Err(DialError::Broken(error)),
     }
-    address.tls.connect(tcp, &address.host).await.map_err(DialError::Tls)
+    address
+        .tls
+        .connect(tcp, &address.host)
+        .await
+        .map_err(DialError::Tls)
 }
 
 /// Tries every address of the host in turn.
@@ -269,14 +279,9 @@ async fn log_in(mut stream: Stream, settings: LoginSettings) -> Result<Dialed, D
 /// One whole message; what was read beyond it stays in `input`.
 async fn read_message(stream: &mut Stream, input: &mut Vec<u8>) -> Result<(u8, Vec<u8>), DialError> {
     loop {
-        match frame::head(input, LOGIN_MESSAGE_BYTES_MAX).map_err(DialError::Misbehaved)? {
-            Decoded::Message(head) if input.len() >= head.length => {
-                let rest = input.split_off(head.length);
-                let body = input.split_off(frame::HEAD_BYTES);
-                *input = rest;
-                return Ok((head.tag, body));
-            }
-            Decoded::Message(_) | Decoded::NeedMore { .. } => {}
+        let message = take_message(input, LOGIN_MESSAGE_BYTES_MAX);
+        if let Some(message) = message.map_err(DialError::Misbehaved)? {
+            return Ok(message);
         }
         input.reserve(LOGIN_READ_BYTES);
         if stream.read_buf(input).await.map_err(DialError::Broken)? == 0 {
@@ -285,9 +290,28 @@ async fn read_message(stream: &mut Stream, input: &mut Vec<u8>) -> Result<(u8, V
     }
 }
 
-fn closed_or_broken(error: io::Error) -> DialError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => DialError::Closed,
-        _ => DialError::Broken(error),
+/// Splits the tag and body of the first message off `input`, if it is all there.
+pub(super) fn take_message(
+    input: &mut Vec<u8>,
+    length_max: usize,
+) -> Result<Option<(u8, Vec<u8>)>, PeerMisbehaved> {
+    match frame::head(input, length_max)? {
+        Decoded::Message(head) if input.len() >= head.length => {
+            let rest = input.split_off(head.length);
+            let body = input.split_off(frame::HEAD_BYTES);
+            *input = rest;
+            Ok(Some((head.tag, body)))
+        }
+        Decoded::Message(_) | Decoded::NeedMore { .. } => Ok(None),
     }
 }
+
+fn closed_or_broken(error: io::Error) -> DialError {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return DialError::Closed;
+    }
+    DialError::Broken(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -199,7 +199,9 @@ impl Pool {
     pub(super) fn take_back(&self, checkout: Checkout) {
         let wanted = |place| {
             let waiting = self.waiting.borrow();
-            waiting.get(&place).is_some_and(|waiting| waiting.key == *checkout.key())
+            waiting
+                .get(&place)
+                .is_some_and(|waiting| waiting.key == *checkout.key())
         };
         match self.member.settle(wanted) {
             Settled::Hand(place) => {
@@ -216,7 +218,10 @@ impl Pool {
 
     fn shelve(&self, mark: IdleMark, checkout: Checkout) {
         let (number, connection) = checkout.into_parts();
-        let shelved = self.book.borrow_mut().take_back(number, mark, connection, Instant::now());
+        let shelved = self
+            .book
+            .borrow_mut()
+            .take_back(number, mark, connection, Instant::now());
         match shelved {
             Ok(deadline) => {
                 if self.armed.get().is_none_or(|armed| deadline < armed) {
@@ -250,8 +255,13 @@ impl Pool {
         let queued_at = Instant::now();
         let (handed, mut handed_over) = oneshot::channel();
         let key = Rc::clone(key);
-        self.waiting.borrow_mut().insert(place.id, Waiting { key, handed });
-        let _queued = Queued { pool: self, place: place.id };
+        self.waiting
+            .borrow_mut()
+            .insert(place.id, Waiting { key, handed });
+        let _queued = Queued {
+            pool: self,
+            place: place.id,
+        };
         // Handed over first: the place in the queue ends in the same moment.
         tokio::select! {
             biased;
@@ -320,9 +330,10 @@ impl Drop for Queued<'_> {
 impl Refuse for CheckoutError {
     fn refusal(&self) -> (RefusalCode, Reason) {
         match self {
-            Self::QueueTimeout { waited } => {
-                (RefusalCode::TooManySessions, Reason::QueueTimeout { waited: *waited })
-            }
+            Self::QueueTimeout { waited } => (
+                RefusalCode::TooManySessions,
+                Reason::QueueTimeout { waited: *waited },
+            ),
             Self::Dial(error) => error.refusal(),
         }
     }

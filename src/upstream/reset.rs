@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::upstream::checkout::{Checkout, Stamp};
+use crate::upstream::dial::take_message;
+use crate::wire::PeerMisbehaved;
 use crate::wire::pg::from_client::put_query;
 use crate::wire::pg::from_server::{self, FromServer, TransactionStatus};
-use crate::wire::pg::{Decoded, PeerMisbehaved, frame};
 
 /// One statement instead of its eleven parts: it forgets what a later server version adds, too. It
 /// also deletes our probe, which costs one Parse on the next loan.
@@ -78,7 +79,9 @@ async fn reset(checkout: &mut Checkout) -> Result<(), ResetError> {
     let mut input: Vec<u8> = Vec::new();
     let mut answer = Answer::Awaited;
     loop {
-        while let Some((tag, body)) = split_message(&mut input)? {
+        while let Some((tag, body)) =
+            take_message(&mut input, MESSAGE_BYTES_MAX).map_err(ResetError::Misbehaved)?
+        {
             let message = from_server::parse(tag, &body).map_err(ResetError::Misbehaved)?;
             answer = answer.step(&message, checkout)?;
         }
@@ -115,17 +118,5 @@ impl Answer {
             (Self::Done, _) => Err(ResetError::Unexpected("a message after the answer")),
             (_, _) => Err(ResetError::Unexpected("another message")),
         }
-    }
-}
-
-fn split_message(input: &mut Vec<u8>) -> Result<Option<(u8, Vec<u8>)>, ResetError> {
-    match frame::head(input, MESSAGE_BYTES_MAX).map_err(ResetError::Misbehaved)? {
-        Decoded::Message(head) if input.len() >= head.length => {
-            let rest = input.split_off(head.length);
-            let body = input.split_off(frame::HEAD_BYTES);
-            *input = rest;
-            Ok(Some((head.tag, body)))
-        }
-        Decoded::Message(_) | Decoded::NeedMore { .. } => Ok(None),
     }
 }

@@ -108,10 +108,12 @@ impl Model {
 
     fn lend(&mut self, login: u8) {
         // Every fifth mark is promised to a waiter.
-        let loan = self.book.lend(&key(login), self.now, |mark| mark.0 % 5 != 0);
+        let loan = self
+            .book
+            .lend(&key(login), self.now, |mark| !mark.0.is_multiple_of(5));
         let now = self.now;
         let usable = |mark: &IdleMark, (socket, deadline): &(Socket, Instant)| {
-            mark.0 % 5 != 0 && socket.login == login && now < *deadline
+            !mark.0.is_multiple_of(5) && socket.login == login && now < *deadline
         };
         // The most recently returned one that may be lent.
         let expected = self.idle.iter().rev().find(|(mark, idle)| usable(mark, idle));
