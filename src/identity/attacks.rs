@@ -20,6 +20,7 @@ fn with(issuer: &Issuer, name: &str, value: Value) -> Value {
     claims
 }
 
+#[expect(clippy::too_many_lines, reason = "a table, one row an attack")]
 fn rows(issuer: &Issuer, own: &Signer, other: &Signer) -> Vec<(&'static str, Vec<u8>, Reason)> {
     use Reason::*;
     let good = issuer.claims().to_string();

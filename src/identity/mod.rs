@@ -8,9 +8,9 @@ mod provider;
 mod token;
 mod verifier;
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
 mod attacks;
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
 mod tests;
 
 pub use claims::ClaimsError;

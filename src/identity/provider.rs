@@ -87,30 +87,28 @@ impl Provider {
         self: &Arc<Self>,
     ) -> Option<impl Future<Output = Result<(), watch::error::RecvError>> + Send + use<>> {
         let mut state = self.state();
-        let mut ended = match &state.running {
-            Some(running) => running.clone(),
-            None => {
-                let recent = |at: Instant| at.elapsed() < REFRESH_INTERVAL_MIN;
-                if state.started.is_some_and(recent) {
-                    return None;
-                }
-                let (end, ended) = watch::channel(());
-                state.started = Some(Instant::now());
-                state.running = Some(ended.clone());
-                let refresh = Running {
-                    provider: self.clone(),
-                    end,
-                };
-                self.control.spawn(refresh.run());
-                ended
-            }
-        };
+        if let Some(running) = &state.running {
+            return Some(until_closed(running.clone()));
+        }
+        let recent = |at: Instant| at.elapsed() < REFRESH_INTERVAL_MIN;
+        if state.started.is_some_and(recent) {
+            return None;
+        }
+        let (end, ended) = watch::channel(());
+        state.started = Some(Instant::now());
+        state.running = Some(ended.clone());
+        // A runtime that has ended drops the refresh at once, and that takes the lock again.
         drop(state);
-        Some(async move { ended.changed().await })
+        let refresh = Running {
+            provider: self.clone(),
+            end,
+        };
+        self.control.spawn(refresh.run());
+        Some(until_closed(ended))
     }
 
     /// As if the last refresh had begun long enough ago for another.
-    #[cfg(all(test, feature = "dev"))]
+    #[cfg(test)]
     pub(super) fn let_refresh_interval_pass(&self) {
         let mut state = self.state();
         state.started = state.started.and_then(|at| at.checked_sub(REFRESH_INTERVAL_MIN));
@@ -137,6 +135,10 @@ impl Provider {
         // Nothing in here can leave the state half written.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn until_closed(mut ended: watch::Receiver<()>) -> Result<(), watch::error::RecvError> {
+    ended.changed().await
 }
 
 /// A refresh under way; however it ends, also by the runtime's end, the next one may start.

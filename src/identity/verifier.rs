@@ -62,7 +62,7 @@ impl Verifier {
         )?)
     }
 
-    #[cfg(all(test, feature = "dev"))]
+    #[cfg(test)]
     pub(super) fn let_refresh_interval_pass(&self) {
         self.providers
             .iter()

@@ -11,7 +11,8 @@ pub mod server;
 pub mod stream;
 mod verifier;
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")] // rcgen comes with it
 mod tests;
 
 pub use client::{ClientSettings, ClientTls, Mode, https_client_config};
