@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::app::build;
+use crate::app::clock::SystemClock;
 use crate::app::config::settings::Environment;
 use crate::cli::{Answer, Failure, complain, say};
-use crate::domain::Mistake;
+use crate::domain::{Clock, Mistake};
 
 /// Check gatepost.yaml and its policies exactly as "serve" would, and run the policies' own cases.
 ///
@@ -27,8 +28,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
-    let checked = build::check(&arguments.config, &Environment::of_process());
-    let answer = if checked.mistakes.is_empty() {
+    let built = build::build(&arguments.config, &Environment::of_process(), SystemClock.now());
+    let (warnings, mistakes) = match built {
+        Ok(built) => (built.warnings, vec![]),
+        Err(mistakes) => (vec![], mistakes),
+    };
+    let answer = if mistakes.is_empty() {
         Answer::Good
     } else {
         Answer::No
@@ -36,16 +41,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     if arguments.json {
         let document = json!({
             "good": answer == Answer::Good,
-            "mistakes": checked.mistakes.iter().map(as_json).collect::<Vec<_>>(),
-            "warnings": checked.warnings.iter().map(as_json).collect::<Vec<_>>(),
+            "mistakes": mistakes.iter().map(as_json).collect::<Vec<_>>(),
+            "warnings": warnings.iter().map(as_json).collect::<Vec<_>>(),
         });
         say(&serde_json::to_string_pretty(&document)?)?;
         return Ok(answer);
     }
-    for warning in &checked.warnings {
+    for warning in &warnings {
         complain(&format_args!("warning: {warning}"));
     }
-    report(&checked.mistakes);
+    report(&mistakes);
     if answer == Answer::Good {
         say(&format_args!("{}: good", arguments.config.display()))?;
     }

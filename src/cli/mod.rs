@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "dev")]
 mod certs;
 mod check;
+mod explain;
 mod schema;
 
 /// Identity-aware, wire-level database access proxy.
@@ -24,6 +25,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Explain(explain::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
     Certs(certs::Arguments),
@@ -52,6 +54,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let answer = match parsed.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),
