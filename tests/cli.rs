@@ -194,3 +194,38 @@ fn certs_never_overwrites_and_hides_keys() {
     assert!(err(&again).contains("exists already"));
     assert_eq!(fs::read(&key).unwrap(), before);
 }
+
+#[test]
+fn audit_verify_needs_a_journal_and_says_so() {
+    let folder = installation();
+    let key = folder.path().join("signing.pub");
+    let empty = folder.path().join("none");
+    let arguments = [
+        "audit",
+        "verify",
+        "--directory",
+        empty.to_str().unwrap(),
+        "--public-key",
+        key.to_str().unwrap(),
+    ];
+    let output = gatepost(&arguments);
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    assert!(err(&output).contains("NOT SOUND"), "{}", err(&output));
+    assert_eq!(code(&gatepost(&["audit", "verify"])), 2);
+}
+
+#[test]
+fn check_refuses_a_key_that_does_not_belong_to_its_certificate() {
+    let folder = installation();
+    fs::copy(folder.path().join("client.key"), folder.path().join("server.key")).unwrap();
+    fs::copy(
+        folder.path().join("client.key"),
+        folder.path().join("signing.key"),
+    )
+    .unwrap();
+    let output = check(folder.path(), &[]);
+    assert_eq!(code(&output), 1);
+    let told = err(&output);
+    assert!(told.contains("tls: the private key does not match"), "{told}");
+    assert!(told.contains("audit.signing_key"), "{told}");
+}

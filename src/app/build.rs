@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use crate::app::config::settings::{self, Environment, Settings};
 use crate::app::policies;
+use crate::audit;
 use crate::domain::{Identity, Mistake, ProviderName};
 use crate::identity;
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
@@ -40,6 +41,9 @@ pub fn build(config: &Path, environment: &Environment<'_>, now: SystemTime) -> R
         .map(|target| keep(client_tls(target), &mut mistakes))
         .collect();
     let https = keep(https(&settings), &mut mistakes);
+    if let Err(error) = audit::SigningKey::read(settings.audit.signing_key.expose()) {
+        mistakes.push(about("audit.signing_key", &error));
+    }
     let client_tls: Option<Vec<_>> = client_tls.into_iter().collect();
     match (loaded, server_tls, client_tls, https) {
         (Some(loaded), Some(server_tls), Some(client_tls), Some(https)) if mistakes.is_empty() => Ok(Built {
@@ -178,4 +182,23 @@ fn https(settings: &Settings) -> Result<Arc<rustls::ClientConfig>, Vec<Mistake>>
         }
     };
     tls::https_client_config(ca).map_err(|error| vec![about("identity_providers", &error)])
+}
+
+/// The journal's settings; opening it takes the folder for this process.
+pub fn journal_settings(settings: &Settings) -> audit::Settings {
+    /// Large enough that a year is thousands of files, small enough for one to be mailed.
+    const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+    let durability = match settings.audit.durability {
+        settings::Durability::Strict => audit::Durability::Strict,
+        settings::Durability::Batched => audit::Durability::Batched,
+        settings::Durability::Os => audit::Durability::Os,
+    };
+    audit::Settings {
+        directory: settings.audit.directory.clone(),
+        durability,
+        signing_key: settings.audit.signing_key.clone(),
+        installation: settings.installation.clone(),
+        replica: settings.replica.clone(),
+        segment_bytes: SEGMENT_BYTES,
+    }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 #[cfg(feature = "dev")]
 mod certs;
 mod check;
@@ -26,6 +27,7 @@ struct CommandLine {
 enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Audit(audit::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
     Certs(certs::Arguments),
@@ -54,6 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let answer = match parsed.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
