@@ -8,6 +8,7 @@ pub mod chain;
 pub mod journal;
 pub mod key;
 pub mod record;
+pub mod show;
 pub mod verify;
 
 mod line;
@@ -22,3 +23,6 @@ pub use record::{
     ClientFacts, Event, Facts, IdentityFacts, Normalised, Outcome, PolicyFacts, Record, Scope, Statement,
     Transaction,
 };
+
+#[cfg(test)]
+mod tests;
