@@ -13,3 +13,4 @@ pub mod startup;
 
 #[cfg(test)]
 mod tests;
+pub mod turn;
