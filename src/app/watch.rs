@@ -1,6 +1,7 @@
 //! What operators are told: what is not ready, and how much of everything there is.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::admin::page::{Kind, Page};
 use crate::admin::{Unready, Watch};
@@ -33,7 +34,11 @@ impl Watch for Watched {
                 );
             }
         }
-        // SEAM: `broker.ready()` of each target belongs here.
+        for (target, broker) in &self.shared.brokers {
+            if let Err(why) = broker.ready() {
+                note(format!("target {target}"), why);
+            }
+        }
         if self.shared.drain.signal().has_begun() {
             note("process".to_owned(), "it is shutting down".to_owned());
         }
@@ -48,6 +53,30 @@ impl Watch for Watched {
             "Client connections, logged in or not.",
         )
         .sample(&[], sessions);
+        let counters = &self.shared.counters;
+        page.family(
+            "gatepost_sessions_opened_total",
+            Kind::Counter,
+            "Sessions that were let in.",
+        )
+        .sample(&[], counters.opened.load(Ordering::Relaxed));
+        page.family(
+            "gatepost_sessions",
+            Kind::Gauge,
+            "Sessions that policy let in and that have not ended.",
+        )
+        .sample(&[], u64::from(self.shared.registry.sessions()));
+        let transactions = counters.transactions.load(Ordering::Relaxed);
+        page.family(
+            "gatepost_transactions_total",
+            Kind::Counter,
+            "Transactions on record, of ended sessions.",
+        )
+        .sample(&[], transactions);
+        let mut refusals = page.family("gatepost_refusals_total", Kind::Counter, "Refusals by code.");
+        for (code, count) in counters.refusals() {
+            refusals.sample(&[("code", code.label())], count);
+        }
         let ready = u64::from(self.unready().is_empty());
         page.family("gatepost_ready", Kind::Gauge, "1 when /readyz says ready.")
             .sample(&[], ready);

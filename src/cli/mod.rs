@@ -14,6 +14,7 @@ mod certs;
 mod check;
 mod explain;
 mod schema;
+mod serve;
 
 /// Identity-aware, wire-level database access proxy.
 #[derive(Debug, Parser)]
@@ -25,6 +26,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
     Audit(audit::Arguments),
@@ -55,6 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let answer = match parsed.command {
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
