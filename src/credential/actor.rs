@@ -28,6 +28,7 @@ const TICK: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Logins end in tens of milliseconds each; a client's container gets some 30 s to stop.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
+const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 /// Beyond this, tokens and certificates are judged by another time than the one in the database.
 const SKEW_MAX: Duration = Duration::from_secs(30);
 
@@ -54,6 +55,7 @@ pub(super) struct Actor {
     generation: u64,
     books: Books,
     link: Link,
+    connected: Instant,
     /// Does our connection hold our epoch's lock? Otherwise others may sweep our logins.
     locked: bool,
     next_sweep: Instant,
@@ -94,6 +96,7 @@ impl Actor {
                 retry: now,
                 backoff: Backoff::default(),
             },
+            connected: now,
             locked: false,
             next_sweep: now,
             ending: JoinSet::new(),
@@ -193,6 +196,7 @@ impl Actor {
             Ok(connection) => {
                 self.compare_clocks(&connection).await;
                 self.link = Link::Up(connection);
+                self.connected = Instant::now();
                 self.next_sweep = Instant::now();
                 self.lock().await;
                 self.judge().await;
@@ -213,7 +217,8 @@ impl Actor {
         self.state.set(Err(why.to_owned()));
         self.link = Link::Down {
             why: why.to_owned(),
-            retry: Instant::now(),
+            // At once, unless the server lets us in only to throw us out again.
+            retry: self.connected + RECONNECT_EVERY,
             backoff: Backoff::default(),
         };
     }

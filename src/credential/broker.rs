@@ -120,9 +120,8 @@ impl Broker {
         &self,
         grant: &Grant,
         who: &Arc<Facts>,
-        receipt: Receipt,
+        _receipt: Receipt,
     ) -> Result<LeaseHold, LeaseError> {
-        drop(receipt);
         let wish = Wish {
             key: Key {
                 identity: grant.identity().clone(),
