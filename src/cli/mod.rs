@@ -13,6 +13,8 @@ mod audit;
 mod certs;
 mod check;
 mod explain;
+mod live;
+mod roles;
 mod schema;
 mod serve;
 
@@ -29,6 +31,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Roles(roles::Arguments),
     Audit(audit::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
@@ -61,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Roles(arguments) => roles::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),
