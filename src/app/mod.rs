@@ -1,1 +1,8 @@
 //! Composition: config in, a running proxy out. The only module that knows all others.
+
+pub mod build;
+pub mod clock;
+pub mod config;
+pub mod log;
+pub mod policies;
+pub mod run;

@@ -1,1 +1,18 @@
 //! Connections to databases: dial, pool, checkout, reset.
+//!
+//! A connection is lent to one session at a time and only under exactly the key it was opened for.
+//! It comes back only with a [`CleanSlate`]; anything else closes it. The cap of a target is one
+//! [`Budget`] shared by all threads; sockets never leave the thread that opened them.
+
+pub mod book;
+pub mod budget;
+pub mod checkout;
+pub mod dial;
+pub mod pool;
+pub mod reset;
+
+pub use budget::Budget;
+pub use checkout::Checkout;
+pub use dial::{Canceller, DialError, TargetAddress};
+pub use pool::{CheckoutError, Pool, PoolKey, PoolStats, Settings};
+pub use reset::{CleanSlate, ResetError};

@@ -1,0 +1,204 @@
+//! From a configuration file to everything that a running proxy is made of. Binds no address and
+//! connects to nothing, so `check` takes exactly the same steps as `serve`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::app::config::settings::{self, Environment, Settings};
+use crate::app::policies;
+use crate::audit;
+use crate::domain::{Identity, Mistake, ProviderName};
+use crate::identity;
+use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
+use crate::tls::{self, ClientTls, ServerTls};
+
+/// Everything that can be made without a socket.
+#[derive(Debug)]
+pub struct Built {
+    pub settings: Settings,
+    pub policy: Arc<Policy>,
+    /// Overlaps of rules: worth reading, not wrong.
+    pub warnings: Vec<Mistake>,
+    pub server_tls: Option<ServerTls>,
+    /// In the order of `settings.targets`.
+    pub client_tls: Vec<ClientTls>,
+    /// For identity providers.
+    pub https: Arc<rustls::ClientConfig>,
+}
+
+/// Takes every step of `serve` up to the first socket. All mistakes that can be found are told.
+pub fn build(config: &Path, environment: &Environment<'_>, now: SystemTime) -> Result<Built, Vec<Mistake>> {
+    let settings = Settings::load(config, environment)?;
+    let mut mistakes = Vec::new();
+    let loaded = keep(load_policy(&settings, now), &mut mistakes);
+    let server_tls = keep(server_tls(&settings, now), &mut mistakes);
+    let client_tls: Vec<_> = settings
+        .targets
+        .iter()
+        .map(|target| keep(client_tls(target), &mut mistakes))
+        .collect();
+    let https = keep(https(&settings), &mut mistakes);
+    if let Err(error) = audit::SigningKey::read(settings.audit.signing_key.expose()) {
+        mistakes.push(about("audit.signing_key", &error));
+    }
+    let client_tls: Option<Vec<_>> = client_tls.into_iter().collect();
+    match (loaded, server_tls, client_tls, https) {
+        (Some(loaded), Some(server_tls), Some(client_tls), Some(https)) if mistakes.is_empty() => Ok(Built {
+            settings,
+            policy: Arc::new(loaded.policy),
+            warnings: loaded.warnings,
+            server_tls,
+            client_tls,
+            https,
+        }),
+        _ => Err(mistakes),
+    }
+}
+
+/// The value, or its mistakes added to the others.
+fn keep<T>(made: Result<T, Vec<Mistake>>, mistakes: &mut Vec<Mistake>) -> Option<T> {
+    made.map_err(|told| mistakes.extend(told)).ok()
+}
+
+/// A mistake in what a key of the configuration leads to.
+fn about(key: &str, error: &dyn std::error::Error) -> Mistake {
+    let mut text = format!("{key}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    Mistake::general(text)
+}
+
+fn load_policy(settings: &Settings, now: SystemTime) -> Result<policy::Loaded, Vec<Mistake>> {
+    let texts = policies::read(&settings.policies)?;
+    let sources: Vec<_> = texts
+        .into_iter()
+        .map(|it| SourceText {
+            path: it.path,
+            text: it.text,
+        })
+        .collect();
+    let loaded = policy::load(&sources, &surroundings(settings))?;
+    let kinds: BTreeMap<_, _> = settings
+        .providers
+        .iter()
+        .map(|it| (it.name.clone(), it.kind))
+        .collect();
+    let read_claims = |provider: &ProviderName, claims: &serde_json::Map<String, serde_json::Value>| {
+        let kind = kinds
+            .get(provider)
+            .ok_or_else(|| format!("no identity provider \"{provider}\""))?;
+        let read: Result<Identity, _> = identity::claims::read(provider_kind(*kind), provider, claims);
+        read.map_err(|error| error.to_string())
+    };
+    let failed = policy::run_cases(
+        &loaded.policy,
+        &|path: &Path| fs::read_to_string(path),
+        &read_claims,
+        now,
+    );
+    if failed.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(failed)
+    }
+}
+
+/// What the policy may refer to.
+pub fn surroundings(settings: &Settings) -> Surroundings {
+    let targets = settings.targets.iter().map(|target| {
+        let databases = target.databases.iter().map(|database| database.name.clone());
+        let facts = TargetFacts {
+            engine: target.engine,
+            databases: databases.collect(),
+        };
+        (target.name.clone(), facts)
+    });
+    Surroundings {
+        providers: settings
+            .providers
+            .iter()
+            .map(|provider| provider.name.clone())
+            .collect(),
+        targets: targets.collect(),
+    }
+}
+
+pub fn provider_kind(kind: settings::ProviderKind) -> identity::ProviderKind {
+    match kind {
+        settings::ProviderKind::Entra => identity::ProviderKind::Entra,
+        settings::ProviderKind::Okta => identity::ProviderKind::Okta,
+        settings::ProviderKind::Oidc => identity::ProviderKind::Oidc,
+    }
+}
+
+fn server_tls(settings: &Settings, now: SystemTime) -> Result<Option<ServerTls>, Vec<Mistake>> {
+    let Some(written) = &settings.tls else {
+        return Ok(None);
+    };
+    let wanted = tls::ServerSettings {
+        certificate: written.certificate.clone(),
+        private_key: written.private_key.clone(),
+    };
+    let loaded = ServerTls::load(&wanted, now);
+    loaded.map(Some).map_err(|error| vec![about("tls", &error)])
+}
+
+fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
+    let mode = match target.tls.mode {
+        settings::TlsMode::Disable => tls::Mode::Disable,
+        settings::TlsMode::Require => tls::Mode::Require,
+        settings::TlsMode::VerifyCa => tls::Mode::VerifyCa,
+        settings::TlsMode::VerifyFull => tls::Mode::VerifyFull,
+    };
+    let wanted = tls::ClientSettings {
+        mode,
+        ca: target.tls.ca.clone(),
+        client: target.tls.client.clone(),
+    };
+    ClientTls::load(&wanted).map_err(|error| vec![about(&format!("targets.{}.tls", target.name), &error)])
+}
+
+/// One set of roots for all providers: the system's, or the one `ca` that they name.
+fn https(settings: &Settings) -> Result<Arc<rustls::ClientConfig>, Vec<Mistake>> {
+    let mut named: Vec<_> = settings
+        .providers
+        .iter()
+        .map(|provider| provider.ca.as_deref())
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let ca = match named.as_slice() {
+        [] => None,
+        [one] => *one,
+        _ => {
+            let message = "identity_providers: all providers must name the same ca, or none; put several authorities into one PEM file";
+            return Err(vec![Mistake::general(message)]);
+        }
+    };
+    tls::https_client_config(ca).map_err(|error| vec![about("identity_providers", &error)])
+}
+
+/// The journal's settings; opening it takes the folder for this process.
+pub fn journal_settings(settings: &Settings) -> audit::Settings {
+    /// Large enough that a year is thousands of files, small enough for one to be mailed.
+    const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+    let durability = match settings.audit.durability {
+        settings::Durability::Strict => audit::Durability::Strict,
+        settings::Durability::Batched => audit::Durability::Batched,
+        settings::Durability::Os => audit::Durability::Os,
+    };
+    audit::Settings {
+        directory: settings.audit.directory.clone(),
+        durability,
+        signing_key: settings.audit.signing_key.clone(),
+        installation: settings.installation.clone(),
+        replica: settings.replica.clone(),
+        segment_bytes: SEGMENT_BYTES,
+    }
+}

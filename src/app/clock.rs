@@ -1,0 +1,19 @@
+//! The one place that asks the machine for the time of day.
+
+use std::time::SystemTime;
+
+use crate::domain::Clock;
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "everybody else takes a domain::Clock from here"
+    )]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

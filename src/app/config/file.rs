@@ -1,0 +1,364 @@
+//! `gatepost.yaml` as written. Each section names its keys once; reading, the JSON Schema and the
+//! list of known keys all come from that one place.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::app::config::read::{Later, Read, Reader, read_choice};
+pub use crate::app::config::read::{Must, Named, Written};
+pub use crate::app::config::yaml::Spot;
+use crate::app::config::yaml::{Node, Value};
+
+/// A mapping with fixed keys, and keys that are refused because they are not enforced yet.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } later $later:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Read for $name {
+            fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+                let later: &[Later] = &$later;
+                let fields = reader.fields(node, &[$(stringify!($field)),*], later)?;
+                // A field that cannot be read does not end its section, so that the rest is checked too.
+                Some(Self { $($field: fields.take(stringify!($field), reader),)* })
+            }
+        }
+    };
+}
+
+/// One word out of several.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* } later $later:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+        pub enum $name { $($(#[$variant_doc])* #[schemars(rename = $word)] $variant,)* }
+
+        impl Read for $name {
+            fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+                read_choice(node, &[$(($word, Self::$variant)),*], &$later, reader)
+            }
+        }
+    };
+}
+
+/// Why a key that the design knows is refused for now.
+const NOT_ENFORCED: &str = "it is not enforced by this version of gatepost, and must not look as if it were";
+
+section! {
+    /// The configuration of one gatepost process.
+    ConfigFile {
+        /// Part of every minted login's name; unique per database server.
+        installation: Must<Written<String>>,
+        /// This process among several of the installation. Default: host name and process id.
+        replica: Option<Written<String>>,
+        /// Where gatepost accepts connections.
+        listen: Must<Listen>,
+        /// The certificate that clients see.
+        tls: Option<Must<ServerTls>>,
+        /// Whose tokens are accepted.
+        identity_providers: Must<Written<Named<Provider>>>,
+        /// The database servers that can be reached.
+        targets: Must<Written<Named<Target>>>,
+        /// Policy files, or folders whose `*.yaml` files are read in order of name.
+        policies: Must<Written<Vec<Written<String>>>>,
+        /// The audit journal.
+        audit: Must<Audit>,
+        /// Data-path threads. Default: one per core.
+        threads: Option<Written<u32>>,
+        /// What the process writes to standard error.
+        log: Option<Log>,
+    } later [("session", NOT_ENFORCED), ("guardrails", NOT_ENFORCED)]
+}
+
+section! {
+    /// Doors.
+    Listen {
+        /// Ordinary PostgreSQL drivers; the token comes in the password field.
+        postgres: Must<PostgresDoor>,
+        /// `/healthz`, `/readyz` and `/metrics`; no secrets.
+        metrics: Option<MetricsDoor>,
+    } later [
+        ("postgres_oauth", NOT_ENFORCED),
+        ("sqlserver", "this version of gatepost does not serve SQL Server"),
+        ("api", "this version of gatepost has no admin API"),
+        ("admin_socket", "this version of gatepost has no admin API"),
+    ]
+}
+
+section! {
+    /// A PostgreSQL listener.
+    PostgresDoor {
+        /// `address:port`.
+        address: Must<Written<String>>,
+        /// Accept tokens outside TLS. Only on a loopback address, for trying things out.
+        allow_plaintext: Option<Written<bool>>,
+    } later []
+}
+
+section! {
+    /// The operators' HTTP listener.
+    MetricsDoor {
+        /// `address:port`.
+        address: Must<Written<String>>,
+    } later []
+}
+
+section! {
+    /// The server's certificate chain and key, both PEM.
+    ServerTls {
+        /// Path of the certificate chain.
+        certificate: Must<Written<String>>,
+        private_key: Must<Written<SecretRef>>,
+    } later []
+}
+
+section! {
+    /// An OpenID Connect issuer whose access tokens are accepted.
+    Provider {
+        /// Exactly as in the tokens' `iss`. https, or http on a loopback host.
+        issuer: Must<Written<String>>,
+        /// A token must be issued for one of these.
+        audiences: Must<Written<Vec<Written<String>>>>,
+        /// How claims are read. Inferred from the issuer's host when it is Entra's or Okta's.
+        kind: Option<Written<ProviderKind>>,
+        /// PEM file of a private certificate authority that signs for the issuer's host.
+        ca: Option<Written<String>>,
+    } later []
+}
+
+choice! {
+    /// How a provider writes its claims.
+    ProviderKind {
+        Entra = "entra",
+        Okta = "okta",
+        Oidc = "oidc",
+    } later []
+}
+
+section! {
+    /// One database server.
+    Target {
+        engine: Must<Written<Engine>>,
+        /// `host:port`.
+        address: Must<Written<String>>,
+        /// How gatepost talks to the server. Default: verify-full with the system's roots.
+        tls: Option<Must<TargetTls>>,
+        /// The databases that clients may name.
+        databases: Must<Written<Vec<Database>>>,
+        /// The account that mints logins.
+        broker: Must<Broker>,
+        /// How minted logins prove themselves. Default: password.
+        credential: Option<Written<Credential>>,
+        /// Accepted only as false.
+        wal_marker: Option<Written<bool>>,
+        pool: Option<Pool>,
+    } later [("contained", "this version of gatepost does not serve SQL Server")]
+}
+
+choice! {
+    Engine {
+        Postgres = "postgres",
+    } later [("sqlserver", "this version of gatepost does not serve SQL Server")]
+}
+
+choice! {
+    Credential {
+        Password = "password",
+    } later [("certificate", NOT_ENFORCED)]
+}
+
+section! {
+    /// TLS towards a database server.
+    TargetTls {
+        mode: Option<Written<TlsMode>>,
+        /// PEM file of the certificate authority. Default: the system's roots.
+        ca: Option<Written<String>>,
+        /// PEM file of the certificate that proves to the server that this is gatepost.
+        client_certificate: Option<Written<String>>,
+        client_key: Option<Written<SecretRef>>,
+    } later []
+}
+
+choice! {
+    /// As libpq's `sslmode`, without the modes that fall back to plaintext.
+    TlsMode {
+        Disable = "disable",
+        Require = "require",
+        VerifyCa = "verify-ca",
+        VerifyFull = "verify-full",
+    } later [
+        ("allow", "it falls back to plaintext"),
+        ("prefer", "it falls back to plaintext"),
+    ]
+}
+
+section! {
+    /// The account that mints logins.
+    Broker {
+        user: Must<Written<String>>,
+        password: Must<Written<SecretRef>>,
+    } later [("managed_identity", NOT_ENFORCED)]
+}
+
+section! {
+    /// Connections to one target, over all threads.
+    Pool {
+        /// Hard cap. Default: 20.
+        max_connections: Option<Written<u32>>,
+        mode: Option<Written<PoolMode>>,
+        /// How long a client waits for a connection. Default: 30s.
+        queue_timeout: Option<Written<String>>,
+        /// How long an idle connection is kept. Default: 5m.
+        idle_timeout: Option<Written<String>>,
+    } later []
+}
+
+choice! {
+    PoolMode {
+        Session = "session",
+    } later [("transaction", NOT_ENFORCED)]
+}
+
+section! {
+    /// The audit journal.
+    Audit {
+        /// A folder that belongs to this replica alone.
+        directory: Must<Written<String>>,
+        /// Default: strict.
+        durability: Option<Written<Durability>>,
+        /// Ed25519, PKCS#8.
+        signing_key: Must<Written<SecretRef>>,
+    } later []
+}
+
+choice! {
+    /// When a record counts as written.
+    Durability {
+        /// On disk before the statement can commit.
+        Strict = "strict",
+        /// Written at once, on disk within 50 ms.
+        Batched = "batched",
+        /// Left to the operating system.
+        Os = "os",
+    } later []
+}
+
+section! {
+    Log {
+        format: Option<Written<LogFormat>>,
+        /// error, warn, info, debug or trace. Default: info.
+        level: Option<Written<LogLevel>>,
+    } later []
+}
+
+choice! {
+    LogFormat {
+        Text = "text",
+        Json = "json",
+    } later []
+}
+
+choice! {
+    LogLevel {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    } later []
+}
+
+section! {
+    /// A database whose clients use another name, where two targets hold databases of one name.
+    AliasedDatabase {
+        name: Must<Written<String>>,
+        alias: Must<Written<String>>,
+    } later []
+}
+
+/// `orders`, or `{name: orders, alias: orders-eu}`.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum Database {
+    Plain(Written<String>),
+    Aliased(AliasedDatabase),
+}
+
+impl Read for Database {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => AliasedDatabase::read(node, reader).map(Self::Aliased),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Fraction
+            | Value::Text(_)
+            | Value::List(_) => Written::read(node, reader).map(Self::Plain),
+        }
+    }
+}
+
+/// Where a secret lies; never the secret itself.
+#[derive(Clone, Debug)]
+pub enum SecretRef {
+    /// An environment variable.
+    Env(String),
+    /// A file; a single line break at its end does not count.
+    File(String),
+}
+
+impl Read for SecretRef {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let wanted = "a secret is only accepted by reference: {env: NAME} or {file: PATH}";
+        let Value::Map(entries) = &node.value else {
+            // Neither the message nor the excerpt may repeat what stands here.
+            reader.hide(node.at);
+            reader.mistake(node.at, wanted);
+            return None;
+        };
+        if let [(key, value)] = entries.as_slice() {
+            match key.name.as_str() {
+                "env" => return String::read(value, reader).map(Self::Env),
+                "file" => return String::read(value, reader).map(Self::File),
+                _ => {}
+            }
+        }
+        reader.hide(node.at);
+        for (key, value) in entries {
+            reader.hide(key.at);
+            reader.hide(value.at);
+        }
+        reader.mistake(node.at, wanted);
+        None
+    }
+}
+
+impl JsonSchema for SecretRef {
+    fn schema_name() -> Cow<'static, str> {
+        "SecretRef".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "description": "Where a secret lies: {env: NAME} or {file: PATH}; never the secret itself.",
+            "oneOf": [
+                {
+                    "type": "object", "additionalProperties": false, "required": ["env"],
+                    "properties": {"env": {"type": "string", "description": "An environment variable."}}
+                },
+                {
+                    "type": "object", "additionalProperties": false, "required": ["file"],
+                    "properties": {"file": {"type": "string", "description": "A file's path."}}
+                }
+            ]
+        })
+    }
+}
+
+/// The JSON Schema of `gatepost.yaml`, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(ConfigFile).to_value()
+}

@@ -1,0 +1,14 @@
+//! `gatepost.yaml` in two steps: as written (`file`), then as meant (`settings`). Every mistake of
+//! both steps is reported at once, with its place.
+
+pub mod file;
+pub mod settings;
+
+mod read;
+mod resolve;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use settings::Settings;

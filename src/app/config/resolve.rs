@@ -1,0 +1,556 @@
+//! From what was written to what is meant: the checks that need more than one key, the defaults,
+//! paths relative to the file that names them, and secrets fetched from where they lie.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::app::config::file::{self, Must, Named, SecretRef, Spot, Written};
+use crate::app::config::read::{Reader, is_plain_name, not_a_plain_name};
+use crate::app::config::settings::{
+    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, PostgresDoor, Provider,
+    ProviderKind, ServerTls, Settings, Target, TargetTls, TlsMode,
+};
+use crate::domain::{DatabaseName, Engine, Installation, ProviderName, ReplicaName, Secret, TargetName};
+
+/// Connections to a target when the file does not say: far below PostgreSQL's default of 100, so
+/// that two replicas and other clients fit.
+const MAX_CONNECTIONS_DEFAULT: u32 = 20;
+/// Longer than a burst, shorter than most clients' own patience.
+const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Long enough for a worker that polls, short enough to give connections back after a peak.
+const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+/// A timeout above a day is a typing mistake.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// More threads than this help no machine that gatepost was measured on.
+const THREADS_MAX: u32 = 512;
+
+/// `None` when something needed is missing, of which the reader already knows.
+pub(super) fn settings(
+    written: &file::ConfigFile,
+    environment: &Environment<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Settings> {
+    let mut resolver = Resolver { environment, reader };
+    // Everything is resolved before one missing part can end it.
+    let installation = resolver.plain_name(written.installation.get());
+    let replica = match &written.replica {
+        Some(replica) => resolver.plain_name(Some(replica)),
+        None => Some(environment.default_replica.clone()),
+    };
+    let postgres = resolver.postgres_door(written);
+    let metrics = resolver.metrics_door(&written.listen);
+    let tls = written.tls.as_ref().map(|tls| resolver.server_tls(tls));
+    let providers = resolver.providers(&written.identity_providers);
+    let targets = resolver.targets(&written.targets);
+    let policies = resolver.policies(&written.policies);
+    let audit = resolver.audit(&written.audit);
+    let threads = resolver.threads(written.threads.as_ref());
+    Some(Settings {
+        installation: Installation::new(installation?),
+        replica: ReplicaName::new(replica?),
+        postgres: postgres?,
+        metrics: metrics?,
+        tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
+        providers: providers?,
+        targets: targets?,
+        policies: policies?,
+        audit: audit?,
+        threads: threads?,
+        log: log(written.log.as_ref()),
+    })
+}
+
+fn log(written: Option<&file::Log>) -> Log {
+    let format = written.and_then(|log| log.format.as_ref());
+    let level = written.and_then(|log| log.level.as_ref());
+    Log {
+        format: format.map_or(LogFormat::Text, |format| format.value),
+        level: level.map_or(LogLevel::Info, |level| level.value),
+    }
+}
+
+struct Resolver<'r, 'f, 'e> {
+    environment: &'r Environment<'e>,
+    reader: &'r mut Reader<'f>,
+}
+
+impl Resolver<'_, '_, '_> {
+    fn plain_name(&mut self, name: Option<&Written<String>>) -> Option<String> {
+        let name = name?;
+        if !is_plain_name(&name.value) {
+            self.reader.mistake(name.at, not_a_plain_name(&name.value));
+            return None;
+        }
+        Some(name.value.clone())
+    }
+
+    fn socket_address(&mut self, address: Option<&Written<String>>) -> Option<SocketAddr> {
+        let address = address?;
+        match address.value.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(_) => {
+                let shown = &address.value;
+                let message = format!("\"{shown}\" is not an IP address and port, like 127.0.0.1:6432");
+                self.reader.mistake(address.at, message);
+                None
+            }
+        }
+    }
+
+    fn postgres_door(&mut self, written: &file::ConfigFile) -> Option<PostgresDoor> {
+        let listen = written.listen.get()?;
+        let door = listen.postgres.get()?;
+        let address = self.socket_address(door.address.get())?;
+        let allow_plaintext = door.allow_plaintext.as_ref().is_some_and(|allow| allow.value);
+        if let Some(allow) = &door.allow_plaintext
+            && allow.value
+            && !address.ip().is_loopback()
+        {
+            let message =
+                "allow_plaintext is only for a loopback address: tokens would cross the network in clear";
+            self.reader.mistake(allow.at, message);
+        }
+        if written.tls.is_none() && !allow_plaintext {
+            let at = door.address.get().map_or(Spot::NOWHERE, |address| address.at);
+            let message = "this listener needs \"tls\" (or allow_plaintext: true on a loopback address)";
+            self.reader.mistake(at, message);
+        }
+        Some(PostgresDoor {
+            address,
+            allow_plaintext,
+        })
+    }
+
+    fn metrics_door(&mut self, listen: &Must<file::Listen>) -> Option<Option<SocketAddr>> {
+        let Some(door) = listen.get()?.metrics.as_ref() else {
+            return Some(None);
+        };
+        self.socket_address(door.address.get()).map(Some)
+    }
+
+    fn server_tls(&mut self, written: &Must<file::ServerTls>) -> Option<ServerTls> {
+        let written = written.get()?;
+        let certificate = self.existing_path(written.certificate.get());
+        let private_key = self.secret(written.private_key.get());
+        Some(ServerTls {
+            certificate: certificate?,
+            private_key: private_key?,
+        })
+    }
+
+    /// Paths are relative to the file that names them.
+    fn path(&self, written: &str) -> PathBuf {
+        let folder = self.reader.file().parent().unwrap_or_else(|| Path::new(""));
+        folder.join(written)
+    }
+
+    fn existing_path(&mut self, written: Option<&Written<String>>) -> Option<PathBuf> {
+        let written = written?;
+        let path = self.path(&written.value);
+        if let Err(error) = (self.environment.read_file)(&path) {
+            let message = format!("cannot read {}: {error}", path.display());
+            self.reader.mistake(written.at, message);
+            return None;
+        }
+        Some(path)
+    }
+
+    fn secret(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<Vec<u8>>> {
+        let written = written?;
+        let fetched = match &written.value {
+            SecretRef::Env(name) => match (self.environment.variable)(name) {
+                Some(value) => Ok(value.into_bytes()),
+                None => Err(format!("environment variable {name} is not set")),
+            },
+            SecretRef::File(path) => {
+                let path = self.path(path);
+                let shown = path.display();
+                (self.environment.read_file)(&path).map_err(|error| format!("cannot read {shown}: {error}"))
+            }
+        };
+        let fetched = fetched.and_then(|bytes| match bytes.as_slice() {
+            [] | [b'\n'] | [b'\r', b'\n'] => Err("the secret is empty".to_owned()),
+            _ => Ok(bytes),
+        });
+        match fetched {
+            Ok(bytes) => Some(Secret::new(bytes)),
+            Err(message) => {
+                self.reader.mistake(written.at, message);
+                None
+            }
+        }
+    }
+
+    /// A secret that is a line of text; editors end files with a line break that is not part of it.
+    fn secret_line(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<String>> {
+        let written = written?;
+        let bytes = self.secret(Some(written))?;
+        let Ok(text) = std::str::from_utf8(bytes.expose()) else {
+            self.reader.mistake(written.at, "the secret is not UTF-8 text");
+            return None;
+        };
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.contains(['\n', '\r', '\0']) {
+            self.reader
+                .mistake(written.at, "the secret has more than one line");
+            return None;
+        }
+        Some(Secret::new(line.to_owned()))
+    }
+
+    fn providers(&mut self, written: &Must<Written<Named<file::Provider>>>) -> Option<Vec<Provider>> {
+        let written = written.get()?;
+        if written.value.0.is_empty() && self.reader.is_clean() {
+            self.reader
+                .mistake(written.at, "at least one identity provider is needed");
+        }
+        let mut issuers = BTreeMap::new();
+        let mut providers = Vec::new();
+        for (name, provider) in &written.value.0 {
+            if let Some(issuer) = provider.issuer.get()
+                && let Some(earlier) = issuers.insert(issuer.value.clone(), name.value.clone())
+            {
+                let message = format!("this issuer is already configured as \"{earlier}\"");
+                self.reader.mistake(issuer.at, message);
+            }
+            providers.extend(self.provider(name, provider));
+        }
+        Some(providers)
+    }
+
+    fn provider(&mut self, name: &Written<String>, written: &file::Provider) -> Option<Provider> {
+        let host = written.issuer.get().and_then(|issuer| self.issuer_host(issuer));
+        let audiences = written.audiences.get();
+        if let Some(audiences) = audiences
+            && audiences.value.is_empty()
+        {
+            self.reader
+                .mistake(audiences.at, "at least one audience is needed");
+        }
+        let ca = match &written.ca {
+            Some(ca) => self.existing_path(Some(ca)).map(Some),
+            None => Some(None),
+        };
+        let host = host?;
+        Some(Provider {
+            name: ProviderName::new(&name.value),
+            kind: written
+                .kind
+                .as_ref()
+                .map_or_else(|| infer_kind(&host), |kind| kind.value),
+            issuer: written.issuer.get()?.value.clone(),
+            audiences: audiences?.value.iter().map(|it| it.value.clone()).collect(),
+            ca: ca?,
+        })
+    }
+
+    /// The host of an issuer, which must be https except on this machine.
+    fn issuer_host(&mut self, issuer: &Written<String>) -> Option<String> {
+        let (https, rest) = match (
+            issuer.value.strip_prefix("https://"),
+            issuer.value.strip_prefix("http://"),
+        ) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => {
+                self.reader
+                    .mistake(issuer.at, "the issuer must begin with https://");
+                return None;
+            }
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = without_port(authority);
+        let wrong = if host.is_empty() || authority.contains('@') || rest.contains(char::is_whitespace) {
+            Some("the issuer is not a URL like https://host/path")
+        } else if rest.contains(['?', '#']) {
+            Some("an issuer has no query and no fragment")
+        } else if !https && !is_loopback(host) {
+            Some("the issuer must be https: its keys decide who gets in (http is accepted on loopback only)")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            self.reader.mistake(issuer.at, wrong);
+            return None;
+        }
+        Some(host.to_ascii_lowercase())
+    }
+
+    fn targets(&mut self, written: &Must<Written<Named<file::Target>>>) -> Option<Vec<Target>> {
+        let written = written.get()?;
+        if written.value.0.is_empty() && self.reader.is_clean() {
+            self.reader.mistake(written.at, "at least one target is needed");
+        }
+        let mut asked = BTreeMap::new();
+        let mut targets = Vec::new();
+        for (name, target) in &written.value.0 {
+            self.database_names(name, target, &mut asked);
+            targets.extend(self.target(name, target));
+        }
+        Some(targets)
+    }
+
+    /// All PostgreSQL targets are behind one listener, so a name must mean one database.
+    fn database_names(
+        &mut self,
+        target: &Written<String>,
+        written: &file::Target,
+        asked: &mut BTreeMap<String, String>,
+    ) {
+        let Some(databases) = written.databases.get() else {
+            return;
+        };
+        if databases.value.is_empty() && self.reader.is_clean() {
+            self.reader
+                .mistake(databases.at, "at least one database is needed");
+        }
+        for database in &databases.value {
+            let Some(name) = asked_as(database) else { continue };
+            if name.value.contains('/') {
+                let message = "a database that holds \"/\" needs an alias: clients write target/database";
+                self.reader.mistake(name.at, message);
+            }
+            if let Some(other) = asked.insert(name.value.clone(), target.value.clone()) {
+                let name_text = &name.value;
+                let message = format!(
+                    "\"{name_text}\" already names a database of target \"{other}\"; give one an alias: {{name: {name_text}, alias: …}}"
+                );
+                self.reader.mistake(name.at, message);
+            }
+        }
+    }
+
+    fn target(&mut self, name: &Written<String>, written: &file::Target) -> Option<Target> {
+        let address = written
+            .address
+            .get()
+            .and_then(|address| self.host_and_port(address));
+        let tls = self.target_tls(written.tls.as_ref());
+        let broker = written.broker.get();
+        let password = broker.and_then(|broker| self.secret_line(broker.password.get()));
+        let pool = self.pool(written.pool.as_ref());
+        if let Some(marker) = &written.wal_marker
+            && marker.value
+        {
+            let message = "wal_marker: true is refused: it is not enforced by this version of gatepost";
+            self.reader.mistake(marker.at, message);
+        }
+        let databases = written.databases.get()?.value.iter().filter_map(|database| {
+            let name = match database {
+                file::Database::Plain(name) => Some(name),
+                file::Database::Aliased(aliased) => aliased.name.get(),
+            };
+            Some(Database {
+                name: DatabaseName::new(&name?.value),
+                asked_as: asked_as(database)?.value.clone(),
+            })
+        });
+        let (host, port) = address?;
+        let engine = match written.engine.get()?.value {
+            file::Engine::Postgres => Engine::Postgres,
+        };
+        Some(Target {
+            name: TargetName::new(&name.value),
+            engine,
+            host,
+            port,
+            tls: tls?,
+            databases: databases.collect(),
+            broker_user: broker?.user.get()?.value.clone(),
+            broker_password: password?,
+            pool: pool?,
+        })
+    }
+
+    fn host_and_port(&mut self, address: &Written<String>) -> Option<(String, u16)> {
+        let split = address.value.rsplit_once(':');
+        let parsed =
+            split.and_then(|(host, port)| Some((host, port.parse::<u16>().ok().filter(|port| *port > 0)?)));
+        let Some((host, port)) =
+            parsed.filter(|(host, _)| !host.is_empty() && !host.contains(['/', ' ', '@']))
+        else {
+            let shown = &address.value;
+            let message = format!("\"{shown}\" is not a host and port, like db.internal:5432");
+            self.reader.mistake(address.at, message);
+            return None;
+        };
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        Some((host.to_owned(), port))
+    }
+
+    fn target_tls(&mut self, written: Option<&Must<file::TargetTls>>) -> Option<TargetTls> {
+        let Some(written) = written else {
+            let mode = TlsMode::VerifyFull;
+            return Some(TargetTls {
+                mode,
+                ca: None,
+                client: None,
+            });
+        };
+        let written = written.get()?;
+        let mode = written
+            .mode
+            .as_ref()
+            .map_or(TlsMode::VerifyFull, |mode| mode.value);
+        let ca = match &written.ca {
+            Some(ca) => self.existing_path(Some(ca)).map(Some),
+            None => Some(None),
+        };
+        let client = match (&written.client_certificate, &written.client_key) {
+            (None, None) => Some(None),
+            (Some(certificate), Some(key)) => {
+                let certificate = self.existing_path(Some(certificate));
+                let key = self.secret(Some(key));
+                certificate.zip(key).map(Some)
+            }
+            (Some(certificate), None) => {
+                self.reader
+                    .mistake(certificate.at, "a client_certificate needs its client_key");
+                None
+            }
+            (None, Some(key)) => {
+                self.reader
+                    .mistake(key.at, "a client_key needs its client_certificate");
+                None
+            }
+        };
+        self.unused_tls_keys(written, mode);
+        Some(TargetTls {
+            mode,
+            ca: ca?,
+            client: client?,
+        })
+    }
+
+    /// A file that the mode never looks at would look like protection.
+    fn unused_tls_keys(&mut self, written: &file::TargetTls, mode: TlsMode) {
+        let ignored = match mode {
+            TlsMode::Disable => written.ca.as_ref().map(|ca| ca.at).or_else(|| {
+                let certificate = written.client_certificate.as_ref();
+                certificate.map(|certificate| certificate.at)
+            }),
+            TlsMode::Require => written.ca.as_ref().map(|ca| ca.at),
+            TlsMode::VerifyCa | TlsMode::VerifyFull => None,
+        };
+        if let Some(at) = ignored {
+            let mode = if mode == TlsMode::Disable {
+                "disable"
+            } else {
+                "require"
+            };
+            let message = format!("mode: {mode} would ignore this; use verify-full, or remove it");
+            self.reader.mistake(at, message);
+        }
+    }
+
+    fn pool(&mut self, written: Option<&file::Pool>) -> Option<Pool> {
+        let max_connections = written.and_then(|pool| pool.max_connections.as_ref());
+        if let Some(max) = max_connections
+            && max.value == 0
+        {
+            self.reader.mistake(max.at, "must be at least 1");
+        }
+        let queue = written.and_then(|pool| pool.queue_timeout.as_ref());
+        let idle = written.and_then(|pool| pool.idle_timeout.as_ref());
+        let queue_timeout = self.duration(queue, QUEUE_TIMEOUT_DEFAULT);
+        let idle_timeout = self.duration(idle, IDLE_TIMEOUT_DEFAULT);
+        Some(Pool {
+            max_connections: max_connections.map_or(MAX_CONNECTIONS_DEFAULT, |max| max.value),
+            queue_timeout: queue_timeout?,
+            idle_timeout: idle_timeout?,
+        })
+    }
+
+    fn duration(&mut self, written: Option<&Written<String>>, default: Duration) -> Option<Duration> {
+        let Some(written) = written else {
+            return Some(default);
+        };
+        let wrong = match humantime::parse_duration(&written.value) {
+            Ok(duration) if duration.is_zero() => "must be longer than nothing",
+            Ok(duration) if duration > TIMEOUT_MAX => "must be a day or less",
+            Ok(duration) => return Some(duration),
+            Err(_) => "is not a duration, like 30s, 5m or 1h",
+        };
+        let message = format!("\"{}\" {wrong}", written.value);
+        self.reader.mistake(written.at, message);
+        None
+    }
+
+    fn policies(&mut self, written: &Must<Written<Vec<Written<String>>>>) -> Option<Vec<PathBuf>> {
+        let written = written.get()?;
+        if written.value.is_empty() && self.reader.is_clean() {
+            let message = "at least one policy file or folder is needed: without one, nobody gets in";
+            self.reader.mistake(written.at, message);
+        }
+        Some(written.value.iter().map(|path| self.path(&path.value)).collect())
+    }
+
+    fn audit(&mut self, written: &Must<file::Audit>) -> Option<Audit> {
+        let written = written.get()?;
+        let signing_key = self.secret(written.signing_key.get());
+        let durability = written.durability.as_ref();
+        Some(Audit {
+            directory: self.path(&written.directory.get()?.value),
+            durability: durability.map_or(Durability::Strict, |durability| durability.value),
+            signing_key: signing_key?,
+        })
+    }
+
+    fn threads(&mut self, written: Option<&Written<u32>>) -> Option<usize> {
+        let Some(written) = written else {
+            return Some(self.environment.cores);
+        };
+        if written.value == 0 || written.value > THREADS_MAX {
+            let message = format!("must be between 1 and {THREADS_MAX}");
+            self.reader.mistake(written.at, message);
+            return None;
+        }
+        usize::try_from(written.value).ok()
+    }
+}
+
+/// The name that clients write.
+fn asked_as(database: &file::Database) -> Option<&Written<String>> {
+    match database {
+        file::Database::Plain(name) => Some(name),
+        file::Database::Aliased(aliased) => aliased.alias.get(),
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    authority.split(':').next().unwrap_or_default()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Entra's and Okta's own domains say how their tokens are written; all others are plain OIDC.
+fn infer_kind(host: &str) -> ProviderKind {
+    const ENTRA: [&str; 5] = [
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.partner.microsoftonline.cn",
+        "sts.windows.net",
+        "ciamlogin.com",
+    ];
+    const OKTA: [&str; 4] = ["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com"];
+    let under = |domain: &&str| host == *domain || host.ends_with(&format!(".{domain}"));
+    if ENTRA.iter().any(under) {
+        ProviderKind::Entra
+    } else if OKTA.iter().any(under) {
+        ProviderKind::Okta
+    } else {
+        ProviderKind::Oidc
+    }
+}

@@ -1,0 +1,165 @@
+//! `gatepost.yaml` as meant: checked, defaults filled in, paths and secrets resolved.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::app::config::read::Reader;
+use crate::app::config::{file, resolve};
+use crate::domain::{
+    DatabaseName, Engine, Installation, Mistake, ProviderName, ReplicaName, Secret, TargetName,
+};
+
+pub use crate::app::config::file::{Durability, LogFormat, LogLevel, ProviderKind, TlsMode};
+
+/// What the rest of the program is built from. Nothing in it is unchecked.
+#[derive(Debug)]
+pub struct Settings {
+    pub installation: Installation,
+    pub replica: ReplicaName,
+    pub postgres: PostgresDoor,
+    pub metrics: Option<SocketAddr>,
+    pub tls: Option<ServerTls>,
+    pub providers: Vec<Provider>,
+    pub targets: Vec<Target>,
+    pub policies: Vec<PathBuf>,
+    pub audit: Audit,
+    pub threads: usize,
+    pub log: Log,
+}
+
+#[derive(Debug)]
+pub struct PostgresDoor {
+    pub address: SocketAddr,
+    pub allow_plaintext: bool,
+}
+
+#[derive(Debug)]
+pub struct ServerTls {
+    pub certificate: PathBuf,
+    pub private_key: Secret<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub struct Provider {
+    pub name: ProviderName,
+    pub kind: ProviderKind,
+    pub issuer: String,
+    pub audiences: Vec<String>,
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub struct Target {
+    pub name: TargetName,
+    pub engine: Engine,
+    pub host: String,
+    pub port: u16,
+    pub tls: TargetTls,
+    pub databases: Vec<Database>,
+    pub broker_user: String,
+    pub broker_password: Secret<String>,
+    pub pool: Pool,
+}
+
+/// A database and the name under which clients ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    pub name: DatabaseName,
+    pub asked_as: String,
+}
+
+#[derive(Debug)]
+pub struct TargetTls {
+    pub mode: TlsMode,
+    pub ca: Option<PathBuf>,
+    pub client: Option<(PathBuf, Secret<Vec<u8>>)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub max_connections: u32,
+    pub queue_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct Audit {
+    pub directory: PathBuf,
+    pub durability: Durability,
+    pub signing_key: Secret<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+/// What the process tells about its surroundings; tests hand in their own.
+pub struct Environment<'a> {
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// Host name and process id.
+    pub default_replica: String,
+    pub cores: usize,
+}
+
+impl std::fmt::Debug for Environment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").finish_non_exhaustive()
+    }
+}
+
+impl Environment<'static> {
+    pub fn of_process() -> Self {
+        Self {
+            variable: &|name| std::env::var(name).ok(),
+            read_file: &|path| std::fs::read(path),
+            default_replica: default_replica(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Host names may hold dots and be long; a replica's name is a plain one.
+fn default_replica() -> String {
+    /// Bytes of the host name that are kept; the process id takes up to ten more.
+    const HOST_BYTES_MAX: usize = 28;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let host: String = host.trim().chars().map(plain).take(HOST_BYTES_MAX).collect();
+    let host = if host.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        host
+    } else {
+        format!("r{host}")
+    };
+    format!("{host}-{}", std::process::id())
+}
+
+impl Settings {
+    /// Reads and checks the file. Every mistake that can be found is in the error.
+    pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Self, Vec<Mistake>> {
+        let bytes = (environment.read_file)(path).map_err(|error| {
+            let shown = path.display();
+            vec![Mistake::general(format!("cannot read {shown}: {error}"))]
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| vec![Mistake::general(format!("{} is not UTF-8", path.display()))])?;
+        Self::parse(path, &text, environment)
+    }
+
+    pub fn parse(path: &Path, text: &str, environment: &Environment<'_>) -> Result<Self, Vec<Mistake>> {
+        let mut reader = Reader::new(path, text);
+        let written = reader.read::<file::ConfigFile>();
+        let meant = written.and_then(|written| resolve::settings(&written, environment, &mut reader));
+        match meant {
+            Some(settings) if reader.is_clean() => Ok(settings),
+            Some(_) | None => Err(reader.into_mistakes()),
+        }
+    }
+}

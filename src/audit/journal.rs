@@ -1,0 +1,310 @@
+//! The door to the journal: submit a record, wait for its receipt, ask whether it is well.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use crate::audit::key::{KeyError, SigningKey};
+use crate::audit::record::{Event, Normalised, Record};
+use crate::audit::segment::{Directory, Files};
+use crate::audit::verify::Broken;
+use crate::audit::writer::{self, Tuning};
+use crate::domain::clock::Clock;
+use crate::domain::ids::{Installation, ReplicaName};
+use crate::domain::refusal::{Reason, RefusalCode, Refuse};
+use crate::domain::secret::Secret;
+
+/// Records that may wait for the disk: a few seconds of a busy proxy, so that a slow disk shows as
+/// refusals and not as memory.
+const QUEUE_RECORDS_MAX: usize = 16_384;
+/// Bytes of statement texts and correlation ids that may wait for the disk.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Denials may take this share of the queue, so that strangers cannot displace anyone's intents.
+const DENIALS_SHARE: usize = 4;
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After `fdatasync`: survives a power cut.
+    Strict,
+    /// After the write, with `fdatasync` at most every 50 ms: survives a crash of gatepost.
+    Batched,
+    /// After the write; the operating system decides when it reaches the disk.
+    Os,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub directory: PathBuf,
+    pub durability: Durability,
+    /// PKCS#8 Ed25519, as PEM or DER.
+    pub signing_key: Secret<Vec<u8>>,
+    pub installation: Installation,
+    pub replica: ReplicaName,
+    /// A new segment file begins when the current one has reached this size.
+    pub segment_bytes: u64,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot use {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: Arc<io::Error>,
+    },
+    #[error("the audit directory {} is in use by another process", directory.display())]
+    Locked { directory: PathBuf },
+    #[error("the signing key cannot be used")]
+    Key(#[from] KeyError),
+    #[error("the audit directory {} was written with another signing key", directory.display())]
+    OtherKey { directory: PathBuf },
+    #[error("the journal is broken, run \"gatepost audit verify\": {0}")]
+    Broken(Arc<Broken>),
+    #[error("the audit journal cannot be written")]
+    Write(#[source] Arc<io::Error>),
+    #[error("too many audit records wait for the disk")]
+    QueueFull,
+    #[error("an audit record is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("one of too many denials, which are only summed up")]
+    Summed,
+    #[error("the audit journal is closed")]
+    Closed,
+}
+
+impl Refuse for JournalError {
+    fn refusal(&self) -> (RefusalCode, Reason) {
+        (RefusalCode::AuditUnavailable, Reason::JournalFailed)
+    }
+}
+
+/// The journal of this process. Cheap to clone, usable from any thread.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    epoch: u64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+/// What the doors and the writer thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    pub(super) wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) waiting: VecDeque<Queued>,
+    pub(super) bytes: usize,
+    pub(super) failure: Option<JournalError>,
+    /// Denials that found no room in the queue.
+    pub(super) denials_dropped: u64,
+    pub(super) closing: bool,
+    /// The writer thread has ended.
+    pub(super) ended: bool,
+    pub(super) on_end: Vec<oneshot::Sender<()>>,
+}
+
+/// A record on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) at: SystemTime,
+    pub(super) record: Record,
+    pub(super) receipt: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
+}
+
+/// Proof that a record is on disk, as far as the durability setting promises.
+#[derive(Debug)]
+pub struct Receipt {
+    seq: u64,
+}
+
+impl Receipt {
+    pub(super) const fn new(seq: u64) -> Self {
+        Self { seq }
+    }
+
+    /// The record's sequence number.
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+/// A record that was queued. Dropping this does not take the record back.
+#[derive(Debug)]
+pub struct Pending {
+    receipt: oneshot::Receiver<Result<Receipt, JournalError>>,
+}
+
+impl Pending {
+    pub async fn durable(self) -> Result<Receipt, JournalError> {
+        self.receipt.await.unwrap_or(Err(JournalError::Closed))
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic while the lock was held leaves the queue as it is: every change to it is one push.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    /// Opens or creates the journal, continues its chain, and starts the writer thread. An
+    /// incomplete last write is cut off and recorded; anything else that is wrong with the end of
+    /// the journal refuses the start.
+    pub fn open(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        normalise: fn(&str) -> Normalised,
+    ) -> Result<Self, JournalError> {
+        let files = Directory::new(settings.directory.clone());
+        Self::open_on(settings, clock, normalise, Box::new(files), Tuning::default())
+    }
+
+    pub(super) fn open_on(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        normalise: fn(&str) -> Normalised,
+        files: Box<dyn Files>,
+        tuning: Tuning,
+    ) -> Result<Self, JournalError> {
+        let key = SigningKey::read(settings.signing_key.expose())?;
+        let shared = Arc::new(Shared::default());
+        let writer = writer::Writer::start(
+            settings,
+            key,
+            files,
+            tuning,
+            writer::Surroundings {
+                shared: Arc::clone(&shared),
+                clock: Arc::clone(&clock),
+                normalise,
+            },
+        )?;
+        let epoch = writer.epoch();
+        let started = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run());
+        started.map_err(|source| JournalError::Write(Arc::new(source)))?;
+        Ok(Self {
+            inner: Arc::new(Inner { shared, clock, epoch }),
+        })
+    }
+
+    /// Counts the runs of gatepost on this journal, from 1.
+    pub fn epoch(&self) -> u64 {
+        self.inner.epoch
+    }
+
+    /// Queues a record and never waits for the disk.
+    pub fn submit(&self, record: Record) -> Result<Pending, JournalError> {
+        let cost = cost(&record);
+        let is_denial = matches!(record.event, Event::SessionDenied { .. });
+        let share = if is_denial { DENIALS_SHARE } else { 1 };
+        let (sender, receipt) = oneshot::channel();
+        let mut queue = self.inner.shared.lock();
+        if queue.closing || queue.ended {
+            return Err(JournalError::Closed);
+        }
+        if let Some(failure) = &queue.failure {
+            return Err(failure.clone());
+        }
+        if queue.waiting.len() >= QUEUE_RECORDS_MAX / share
+            || queue.bytes.saturating_add(cost) > QUEUE_BYTES_MAX / share
+        {
+            if is_denial {
+                queue.denials_dropped += 1;
+                return Err(JournalError::Summed);
+            }
+            return Err(JournalError::QueueFull);
+        }
+        queue.bytes += cost;
+        queue.waiting.push_back(Queued {
+            // Inside the lock, so that the order of the times is the order of the records.
+            at: self.inner.clock.now(),
+            record,
+            receipt: Some(sender),
+        });
+        drop(queue);
+        self.inner.shared.wake.notify_one();
+        Ok(Pending { receipt })
+    }
+
+    /// Queues a record and waits until it is as durable as the setting says.
+    pub async fn append(&self, record: Record) -> Result<Receipt, JournalError> {
+        self.submit(record)?.durable().await
+    }
+
+    /// Why records cannot be written now, if so. Comes back by itself when the cause is gone.
+    pub fn health(&self) -> Result<(), JournalError> {
+        let queue = self.inner.shared.lock();
+        match &queue.failure {
+            Some(failure) => Err(failure.clone()),
+            None if queue.ended => Err(JournalError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is queued with a signed head behind it, syncs, and ends the writer thread.
+    pub async fn close(self) {
+        let (sender, ended) = oneshot::channel();
+        {
+            let mut queue = self.inner.shared.lock();
+            queue.closing = true;
+            if queue.ended {
+                return;
+            }
+            queue.on_end.push(sender);
+        }
+        self.inner.shared.wake.notify_all();
+        // An error says that the thread has ended, which is what we wait for.
+        let _ended = ended.await;
+    }
+}
+
+/// What a waiting record roughly holds in memory.
+fn cost(record: &Record) -> usize {
+    let ids: usize = record.correlation.iter().map(|one| one.id.len()).sum();
+    let texts: usize = match &record.event {
+        Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } => {
+            transaction.statements.iter().map(|one| one.text.len()).sum()
+        }
+        Event::SessionDenied { reason, .. } => reason.len(),
+        Event::LoginTampered { what } => what.len(),
+        Event::ServerStarted { .. }
+        | Event::ServerStopped
+        | Event::PolicyLoaded { .. }
+        | Event::PolicyRejected { .. }
+        | Event::SessionOpened
+        | Event::SessionClosed { .. }
+        | Event::LoginMinted { .. }
+        | Event::LoginRenewed { .. }
+        | Event::LoginDisabled { .. }
+        | Event::LoginDropped
+        | Event::JournalRepaired { .. }
+        | Event::StrangersDenied { .. } => 0,
+    };
+    size_of::<Queued>() + ids + texts
+}
+
+/// How long `batched` may go without a sync.
+pub(super) const BATCHED_SYNC_EVERY: Duration = Duration::from_millis(50);

@@ -1,0 +1,235 @@
+//! How a record looks as a line of JSON: the members in their fixed order.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+use crate::audit::chain::FORMAT;
+use crate::audit::record::{Event, Facts, Outcome, Scope, Statement, Transaction};
+use crate::domain::correlation::Correlation;
+
+/// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// One line, without the chain's own members.
+#[derive(Serialize)]
+pub(super) struct Envelope<'a> {
+    v: u64,
+    pub(super) seq: u64,
+    pub(super) at: Time,
+    pub(super) installation: &'a str,
+    pub(super) replica: &'a str,
+    pub(super) epoch: u64,
+    pub(super) event: &'static str,
+    #[serde(flatten)]
+    pub(super) facts: Option<&'a Facts>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) correlation: &'a [Correlation],
+    #[serde(skip_serializing_if = "Detail::is_none")]
+    pub(super) detail: Detail<'a>,
+}
+
+/// What every line of one run has alike.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) installation: String,
+    pub(super) replica: String,
+    pub(super) epoch: u64,
+}
+
+impl<'a> Envelope<'a> {
+    pub(super) fn new(origin: &'a Origin, seq: u64, at: SystemTime, event: &'static str) -> Self {
+        Self {
+            v: FORMAT,
+            seq,
+            at: Time(at),
+            installation: &origin.installation,
+            replica: &origin.replica,
+            epoch: origin.epoch,
+            event,
+            facts: None,
+            correlation: &[],
+            detail: Detail::None,
+        }
+    }
+}
+
+/// A time in UTC with microseconds.
+#[derive(Clone, Copy)]
+pub(super) struct Time(pub(super) SystemTime);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
+        // Outside of these the formatter would fail; no such time is real.
+        let at = self.0.clamp(UNIX_EPOCH, last);
+        fmt::Display::fmt(&humantime::format_rfc3339_micros(at), f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What an event says besides the facts.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Detail<'a> {
+    None,
+    Version {
+        version: &'a str,
+    },
+    Rules {
+        rules: usize,
+    },
+    Mistakes {
+        mistakes: usize,
+    },
+    Denial {
+        code: &'a str,
+        reason: &'a str,
+    },
+    Closed {
+        why: &'a str,
+        transactions: u64,
+    },
+    Expiry {
+        expires_at: Time,
+    },
+    Why {
+        why: &'a str,
+    },
+    What {
+        what: &'a str,
+    },
+    Repaired {
+        bytes_cut: u64,
+        unsigned_kept: u64,
+    },
+    Recovered {
+        records_lost: u64,
+    },
+    Strangers {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+        count: u64,
+    },
+    Seen {
+        fingerprint: &'a str,
+        text: &'a str,
+        truncated: bool,
+    },
+    Head {
+        key: &'a str,
+        records: u64,
+    },
+    Transaction(TransactionDetail<'a>),
+}
+
+#[derive(Serialize)]
+pub(super) struct TransactionDetail<'a> {
+    number: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    began: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_us: Option<u64>,
+    backend: i32,
+    statements: Vec<StatementDetail<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    statements_omitted: u64,
+}
+
+#[derive(Serialize)]
+struct StatementDetail<'a> {
+    fingerprint: &'a str,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> Detail<'a> {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// `fingerprints` are those of the event's statements, in their order.
+    pub(super) fn of(event: &'a Event, fingerprints: &'a [Arc<str>]) -> Self {
+        match event {
+            Event::ServerStarted { version } => Self::Version { version },
+            Event::PolicyLoaded { rules } => Self::Rules { rules: *rules },
+            Event::PolicyRejected { mistakes } => Self::Mistakes { mistakes: *mistakes },
+            Event::SessionDenied { code, reason } => Self::Denial { code, reason },
+            Event::SessionClosed { why, transactions } => Self::Closed {
+                why,
+                transactions: *transactions,
+            },
+            Event::LoginMinted { expires_at } | Event::LoginRenewed { expires_at } => Self::Expiry {
+                expires_at: Time(*expires_at),
+            },
+            Event::LoginDisabled { why } => Self::Why { why },
+            Event::LoginTampered { what } => Self::What { what },
+            Event::JournalRepaired {
+                bytes_cut,
+                unsigned_kept,
+            } => Self::Repaired {
+                bytes_cut: *bytes_cut,
+                unsigned_kept: *unsigned_kept,
+            },
+            Event::StrangersDenied { address, count } => Self::Strangers {
+                address: *address,
+                count: *count,
+            },
+            Event::TransactionIntent(transaction) => {
+                Self::Transaction(TransactionDetail::of(transaction, fingerprints))
+            }
+            Event::TransactionOutcome {
+                transaction,
+                scope,
+                outcome,
+                duration,
+            } => Self::Transaction(TransactionDetail {
+                scope: Some(*scope),
+                outcome: Some(*outcome),
+                duration_us: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+                ..TransactionDetail::of(transaction, fingerprints)
+            }),
+            Event::ServerStopped | Event::SessionOpened | Event::LoginDropped => Self::None,
+        }
+    }
+}
+
+impl<'a> TransactionDetail<'a> {
+    fn of(transaction: &'a Transaction, fingerprints: &'a [Arc<str>]) -> Self {
+        let statements = transaction.statements.iter().zip(fingerprints);
+        let detail = |(statement, fingerprint): (&'a Statement, &'a Arc<str>)| StatementDetail {
+            fingerprint,
+            kind: statement.kind,
+            rows: statement.rows,
+        };
+        Self {
+            number: transaction.number,
+            id: transaction.id,
+            scope: None,
+            outcome: None,
+            began: Time(transaction.began),
+            duration_us: None,
+            backend: transaction.backend,
+            statements: statements.map(detail).collect(),
+            statements_omitted: transaction.statements_omitted,
+        }
+    }
+}

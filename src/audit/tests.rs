@@ -1,0 +1,326 @@
+//! The journal as a whole: what is written is proved, what is altered is found, what fails is said.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::chain::Line;
+use super::journal::*;
+use super::key::{self, PublicKey};
+use super::record::*;
+use super::segment::{Directory, Files, SegmentFile};
+use super::show::{self, Filter};
+use super::verify::{self, Fault, Spot};
+use super::writer::Tuning;
+use crate::domain::clock::Clock;
+use crate::domain::correlation::{Correlation, CorrelationSource};
+
+#[derive(Debug)]
+struct Still;
+impl Clock for Still {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+}
+
+fn normalise(text: &str) -> Normalised {
+    Normalised {
+        fingerprint: format!("{:016x}", text.len()),
+        text: "insert into t values (?)".to_owned(),
+    }
+}
+
+fn settings(directory: &Path, key: &str) -> Settings {
+    Settings {
+        directory: directory.to_owned(),
+        durability: Durability::Strict,
+        signing_key: crate::domain::secret::Secret::new(key.as_bytes().to_vec()),
+        installation: "test".into(),
+        replica: "one".into(),
+        segment_bytes: 1 << 20,
+    }
+}
+
+fn new_key() -> (String, PublicKey) {
+    let pem = key::generate().unwrap().expose().clone();
+    let public = key::SigningKey::read(pem.as_bytes()).unwrap().public().clone();
+    (pem, public)
+}
+
+fn opened(record: u64) -> Record {
+    Record::new(
+        Arc::default(),
+        Event::SessionClosed {
+            why: "done",
+            transactions: record,
+        },
+    )
+}
+
+fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
+    let transaction = Box::new(Transaction {
+        number,
+        id: outcome.map(|_| 742),
+        statements: vec![Statement {
+            text: "insert into t values ('hunter2')".into(),
+            kind: "insert",
+            rows: Some(1),
+        }],
+        statements_omitted: 0,
+        began: Still.now(),
+        backend: 7,
+    });
+    let event = match outcome {
+        None => Event::TransactionIntent(transaction),
+        Some(outcome) => Event::TransactionOutcome {
+            transaction,
+            scope: Scope::Complete,
+            outcome,
+            duration: Duration::from_millis(2),
+        },
+    };
+    let correlation = vec![Correlation::new("msg-1", CorrelationSource::Set).unwrap()];
+    Record {
+        facts: Arc::default(),
+        correlation,
+        event,
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// Writes `count` groups of one record each.
+fn write(directory: &Path, key: &str, count: u64) {
+    run(async {
+        let journal = Journal::open(settings(directory, key), Arc::new(Still), normalise).unwrap();
+        for number in 1..=count {
+            journal.append(opened(number)).await.unwrap();
+        }
+        journal.close().await;
+    });
+}
+
+fn segment(directory: &Path) -> std::path::PathBuf {
+    verify::segments(directory).unwrap().pop().unwrap()
+}
+
+fn check(bytes: &[u8], key: &PublicKey) -> Result<verify::Summary, verify::Broken> {
+    let mut lines = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+        .map(|(at, line)| Spot {
+            file: Arc::from(Path::new("s")),
+            line: at as u64 + 1,
+            bytes: Ok(line.to_vec()),
+        });
+    verify::verify_lines(&mut lines, key, None)
+}
+
+#[test]
+fn every_single_bit_change_is_found_at_its_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pem, public) = new_key();
+    write(directory.path(), &pem, 2);
+    let bytes = fs::read(segment(directory.path())).unwrap();
+    assert_eq!(check(&bytes, &public).unwrap().records, 4);
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let line = bytes[..bit / 8].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let broken = check(&changed, &public).expect_err("a changed bit");
+        assert_eq!(broken.line, line, "bit {bit}: {broken}");
+    }
+}
+
+#[test]
+fn removal_insertion_and_reordering_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pem, public) = new_key();
+    write(directory.path(), &pem, 3);
+    let bytes = fs::read(segment(directory.path())).unwrap();
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let fault = |order: &[usize]| {
+        let bytes: Vec<u8> = order.iter().flat_map(|at| lines[*at].to_vec()).collect();
+        let broken = check(&bytes, &public).unwrap_err();
+        (broken.seq, broken.what)
+    };
+    assert!(matches!(
+        fault(&[0, 1, 3, 4, 5]),
+        (3, Fault::Removed { through: 3 })
+    ));
+    assert!(matches!(fault(&[0, 1, 3, 2, 4, 5]), (3, Fault::Reordered)));
+    assert!(matches!(fault(&[0, 1, 0, 2, 3, 4, 5]), (3, Fault::Inserted)));
+    assert!(matches!(fault(&[1, 2, 3]), (1, Fault::Removed { through: 1 })));
+    let head = verify::verify(directory.path(), &public).unwrap().head;
+    fs::write(segment(directory.path()), lines[..4].concat()).unwrap();
+    let cut = verify::verify_expecting(directory.path(), &public, head.as_ref()).unwrap_err();
+    assert!(matches!((cut.seq, cut.what), (5, Fault::Cut)));
+}
+
+#[test]
+fn a_write_cut_at_any_byte_is_repaired_and_continued() {
+    let (pem, public) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &pem, 2);
+    let whole = fs::read(segment(directory.path())).unwrap();
+    let feeds: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
+    for length in feeds[1] + 1..whole.len() {
+        fs::write(segment(directory.path()), &whole[..length]).unwrap();
+        write(directory.path(), &pem, 1);
+        let summary = verify::verify(directory.path(), &public).unwrap();
+        assert_eq!((summary.unsigned, summary.torn_bytes), (0, 0));
+        let text = fs::read_to_string(segment(directory.path())).unwrap();
+        assert_eq!(
+            text.contains("journal.repaired"),
+            length != feeds[1] + 1,
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_restart_and_new_segments_continue_the_chain_in_a_new_epoch() {
+    let (pem, public) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &pem, 2);
+    run(async {
+        let small = Settings {
+            segment_bytes: 1,
+            ..settings(directory.path(), &pem)
+        };
+        let journal = Journal::open(small, Arc::new(Still), normalise).unwrap();
+        assert_eq!(journal.epoch(), 2);
+        for number in 0..3 {
+            journal.append(opened(number)).await.unwrap();
+        }
+        let locked = Journal::open(settings(directory.path(), &pem), Arc::new(Still), normalise);
+        assert!(matches!(locked, Err(JournalError::Locked { .. })));
+        journal.close().await;
+    });
+    let summary = verify::verify(directory.path(), &public).unwrap();
+    assert_eq!((summary.segments, summary.records), (4, 10));
+    let other = Journal::open(
+        settings(directory.path(), &new_key().0),
+        Arc::new(Still),
+        normalise,
+    );
+    assert!(matches!(other, Err(JournalError::OtherKey { .. })));
+}
+
+#[derive(Default)]
+struct Disk {
+    full: AtomicBool,
+    syncs: AtomicUsize,
+}
+
+struct TestFiles(Directory, Arc<Disk>);
+struct TestFile(Box<dyn SegmentFile>, Arc<Disk>);
+
+impl Files for TestFiles {
+    fn directory(&self) -> &Path {
+        self.0.directory()
+    }
+    fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(TestFile(self.0.open(path)?, Arc::clone(&self.1))))
+    }
+}
+
+impl SegmentFile for TestFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.1.full.load(Ordering::SeqCst) {
+            self.0.write_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_at(bytes, offset)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.syncs.fetch_add(1, Ordering::SeqCst);
+        self.0.sync()
+    }
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.0.cut(length)
+    }
+}
+
+fn on_disk(directory: &Path, pem: &str) -> (Journal, Arc<Disk>) {
+    let disk = Arc::new(Disk::default());
+    let files = TestFiles(Directory::new(directory.to_owned()), Arc::clone(&disk));
+    let tuning = Tuning {
+        retry: Duration::from_millis(1),
+        ..Tuning::default()
+    };
+    let settings = settings(directory, pem);
+    let journal = Journal::open_on(settings, Arc::new(Still), normalise, Box::new(files), tuning);
+    (journal.unwrap(), disk)
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_and_keeps_outcomes() {
+    let (pem, public) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, disk) = on_disk(directory.path(), &pem);
+    run(async {
+        journal.append(transaction(1, None)).await.unwrap();
+        disk.full.store(true, Ordering::SeqCst);
+        let failed = journal.append(transaction(1, Some(Outcome::Committed))).await;
+        assert!(matches!(failed, Err(JournalError::Write(_))));
+        assert!(journal.health().is_err());
+        assert!(journal.append(transaction(2, None)).await.is_err());
+        disk.full.store(false, Ordering::SeqCst);
+        while journal.health().is_err() {
+            tokio::task::yield_now().await;
+        }
+        journal.append(opened(1)).await.unwrap();
+        journal.close().await;
+    });
+    verify::verify(directory.path(), &public).unwrap();
+    let rows = show::rows(
+        directory.path(),
+        &Filter {
+            xid: Some(742),
+            ..Filter::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].outcome.as_deref(), Some("committed"));
+    assert!(show::Table(&rows).to_string().contains("msg-1"));
+    let text = fs::read_to_string(segment(directory.path())).unwrap();
+    assert!(!text.contains("hunter2"));
+    // Once, and once more because a failed write makes the writer forget what it has recorded.
+    assert_eq!(text.matches("statement.seen").count(), 2);
+}
+
+#[test]
+fn many_records_share_syncs_and_receipts_come_in_order() {
+    let (pem, public) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, disk) = on_disk(directory.path(), &pem);
+    run(async {
+        for _ in 0..10 {
+            let pending: Vec<_> = (0..10_000)
+                .map(|at| journal.submit(opened(at)).unwrap())
+                .collect();
+            let mut last = 0;
+            for one in pending {
+                let seq = one.durable().await.unwrap().seq();
+                assert!(seq > last);
+                last = seq;
+            }
+        }
+        journal.close().await;
+    });
+    assert!(disk.syncs.load(Ordering::SeqCst) < 10_000);
+    assert!(verify::verify(directory.path(), &public).unwrap().records > 100_000);
+    let bytes = fs::read(segment(directory.path())).unwrap();
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap();
+    assert!(Line::read(first).unwrap().intact());
+}

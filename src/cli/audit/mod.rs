@@ -1,0 +1,59 @@
+//! `gatepost audit`: the journal, read without a running gatepost.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::app::config::settings::{Environment, Settings};
+use crate::cli::{Answer, Failure, check};
+
+mod verify;
+
+/// Prove and read the audit journal.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Verify(verify::Arguments),
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
+    match &arguments.what {
+        What::Verify(arguments) => verify::run(arguments),
+    }
+}
+
+/// Which journal: a folder, or the one that a configuration names.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Journal {
+    /// The folder with the journal's segments.
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+    /// The configuration that names the folder.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Journal {
+    /// `None` when the configuration has mistakes, which were printed.
+    fn directory(&self) -> Option<PathBuf> {
+        let config = match (&self.directory, &self.config) {
+            (Some(directory), _) => return Some(directory.clone()),
+            (None, Some(config)) => config,
+            (None, None) => return None,
+        };
+        match Settings::load(config, &Environment::of_process()) {
+            Ok(settings) => Some(settings.audit.directory),
+            Err(mistakes) => {
+                check::report(&mistakes);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the policy answers. A [`Grant`] is the proof that a rule said yes: its fields are private
+//! and only `decide` makes one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::domain::identity::IdentityKey;
+use crate::domain::ids::{RoleName, RuleName};
+use crate::domain::target::{DatabaseName, TargetName};
+
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allow(Grant),
+    Deny(Denial),
+}
+
+/// The policy said yes, to this and to nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    role: RoleName,
+    rule: RuleName,
+    target: TargetName,
+    database: DatabaseName,
+    identity: IdentityKey,
+    terms: Terms,
+}
+
+/// What a rule attaches to a role when it grants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) login_ttl: Duration,
+    pub(super) session_max: Duration,
+    pub(super) login_max_age: Duration,
+    pub(super) limits: Limits,
+}
+
+/// Where a granted role lives.
+pub(super) struct Granted<'a> {
+    pub(super) role: &'a RoleName,
+    pub(super) rule: &'a RuleName,
+    pub(super) target: &'a TargetName,
+    pub(super) database: &'a DatabaseName,
+}
+
+impl Grant {
+    pub(super) fn new(granted: &Granted<'_>, identity: IdentityKey, terms: &Terms) -> Self {
+        Self {
+            role: granted.role.clone(),
+            rule: granted.rule.clone(),
+            target: granted.target.clone(),
+            database: granted.database.clone(),
+            identity,
+            terms: terms.clone(),
+        }
+    }
+
+    pub const fn role(&self) -> &RoleName {
+        &self.role
+    }
+
+    pub const fn rule(&self) -> &RuleName {
+        &self.rule
+    }
+
+    pub const fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    pub const fn database(&self) -> &DatabaseName {
+        &self.database
+    }
+
+    pub const fn identity(&self) -> &IdentityKey {
+        &self.identity
+    }
+
+    /// How long the minted login lives in the database after its last renewal.
+    pub const fn login_ttl(&self) -> Duration {
+        self.terms.login_ttl
+    }
+
+    /// The life of one client session.
+    pub const fn session_max(&self) -> Duration {
+        self.terms.session_max
+    }
+
+    /// When a new generation replaces the login; never less than `session_max`.
+    pub const fn login_max_age(&self) -> Duration {
+        self.terms.login_max_age
+    }
+
+    pub const fn limits(&self) -> &Limits {
+        &self.terms.limits
+    }
+}
+
+/// Limits that a rule sets. Every field here is enforced; keys for limits that are not enforced
+/// yet are refused when the policy is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Sessions that one identity may have open in this role.
+    pub sessions: Option<u32>,
+    /// Upstream connections of one identity in this role. Always `None` until it is enforced.
+    pub connections: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The deny rule that fired, if one did.
+    pub rule: Option<RuleName>,
+    /// For the operator and the journal; a client hears only `own_roles`.
+    pub why: DenialWhy,
+    /// The roles that this identity would get here if it asked for them.
+    pub own_roles: Vec<RoleName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialWhy {
+    /// A deny rule matched. Holds the rule's own words.
+    #[error("denied by a rule: {0}")]
+    DenyRule(Arc<str>),
+    /// A deny rule could not be evaluated, which counts as a match. Holds what was missing.
+    #[error("a deny rule could not be evaluated and therefore wins: {0}")]
+    DenyUncertain(Arc<str>),
+    #[error("no rule grants this identity any role here")]
+    NothingGranted,
+    /// A role was asked for by name, or by a name that is neither a role nor the identity's own.
+    #[error("no rule grants the wanted role")]
+    WantedNotGranted,
+    /// `auto` or an own name, but more than one role is granted.
+    #[error("several roles are granted, so one must be named")]
+    SeveralRoles,
+    /// `auto` or an own name, but only `break_glass` roles are granted.
+    #[error("only break_glass roles are granted, and those must be named")]
+    OnlyBreakGlass,
+}

@@ -1,0 +1,127 @@
+//! The client side: towards databases (four modes, as libpq names them) and identity providers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::domain::Secret;
+use crate::tls::stream::Stream;
+use crate::tls::verifier::AnyName;
+use crate::tls::{ALPN_POSTGRESQL, TlsError, pem, provider};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Disable,
+    /// Encrypted, but anybody may answer.
+    Require,
+    /// Signed by the CA, whatever its name.
+    VerifyCa,
+    VerifyFull,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    pub mode: Mode,
+    /// `None`: the machine's own authorities.
+    pub ca: Option<PathBuf>,
+    /// Certificate file and PEM key.
+    pub client: Option<(PathBuf, Secret<Vec<u8>>)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    mode: Mode,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl ClientTls {
+    pub fn load(settings: &ClientSettings) -> Result<Self, TlsError> {
+        let verifier: Arc<dyn ServerCertVerifier> = match settings.mode {
+            Mode::Disable => {
+                return Ok(Self {
+                    mode: settings.mode,
+                    config: None,
+                });
+            }
+            Mode::Require => Arc::new(AnyName {
+                roots: None,
+                provider: provider(),
+            }),
+            Mode::VerifyCa => Arc::new(AnyName {
+                roots: Some(authorities(settings.ca.as_deref())?),
+                provider: provider(),
+            }),
+            Mode::VerifyFull => full(authorities(settings.ca.as_deref())?)?,
+        };
+        let mut config = config(verifier, settings.client.as_ref())?;
+        // libpq offers it too; servers before 17 ignore it.
+        config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
+        Ok(Self {
+            mode: settings.mode,
+            config: Some(Arc::new(config)),
+        })
+    }
+
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The handshake alone: the caller has sent SSLRequest and read its answer, and sets the time
+    /// limit. `Mode::Disable` is an error, never a silent plain connection.
+    pub async fn connect(&self, socket: TcpStream, host: &str) -> Result<Stream, TlsError> {
+        let config = self.config.clone().ok_or(TlsError::Disabled)?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHost {
+            host: host.to_owned(),
+        })?;
+        let stream = TlsConnector::from(config).connect(name, socket).await;
+        Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
+    }
+
+    /// `None` when the mode is `disable`.
+    pub fn rustls_config(&self) -> Option<Arc<ClientConfig>> {
+        self.config.clone()
+    }
+}
+
+/// For identity providers: chain and name are always checked.
+pub fn https_client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = config(full(authorities(ca)?)?, None)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn authorities(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    ca.map_or_else(pem::system_roots, pem::roots)
+}
+
+fn full(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Settings(rustls::Error::General(error.to_string())))?;
+    Ok(verifier)
+}
+
+fn config(
+    verifier: Arc<dyn ServerCertVerifier>,
+    client: Option<&(PathBuf, Secret<Vec<u8>>)>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Settings)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    Ok(match client {
+        None => builder.with_no_client_auth(),
+        Some((file, key)) => {
+            let certified = pem::certified_key(file, key)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+    })
+}

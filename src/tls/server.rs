@@ -1,0 +1,78 @@
+//! The server side: what clients see.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::SingleCertAndKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::domain::Secret;
+use crate::tls::stream::Stream;
+use crate::tls::{ALPN_POSTGRESQL, TlsError, pem, provider};
+
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    pub certificate: PathBuf,
+    /// PEM.
+    pub private_key: Secret<Vec<u8>>,
+}
+
+/// How the client asked for TLS. PostgreSQL's own rules: ALPN is mandatory where nothing but the
+/// first byte tells the protocol; elsewhere it may be left out, but a wrong one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    SslRequest,
+    Direct,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    postgres: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    pub fn load(settings: &ServerSettings, now: SystemTime) -> Result<Self, TlsError> {
+        let certified = pem::certified_key(&settings.certificate, &settings.private_key)?;
+        pem::check_times(&settings.certificate, &certified.cert, now)?;
+        let certificate: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Self {
+            postgres: Arc::new(config(certificate.clone(), ALPN_POSTGRESQL)?),
+            http: Arc::new(config(certificate, b"http/1.1")?),
+        })
+    }
+
+    /// The caller sets the time limit, because it also covers the bytes before TLS.
+    pub async fn accept(&self, socket: TcpStream, door: Door) -> Result<Stream, TlsError> {
+        let acceptor = TlsAcceptor::from(self.postgres.clone());
+        let stream = acceptor.accept(socket).await.map_err(TlsError::Handshake)?;
+        // rustls itself refuses a client that offers ALPN without our name in it.
+        if door == Door::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN_POSTGRESQL) {
+            return Err(TlsError::AlpnMissing);
+        }
+        Ok(Stream::Server(Box::new(stream)))
+    }
+
+    /// The same certificate for the API listener.
+    pub fn rustls_config_for_http(&self) -> Arc<ServerConfig> {
+        self.http.clone()
+    }
+}
+
+fn config(certificate: Arc<dyn ResolvesServerCert>, alpn: &[u8]) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Settings)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // Like PostgreSQL: no resumption. It saves little on connections that live for hours, and a
+    // cache would be a lock that all threads share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}

@@ -1,0 +1,214 @@
+//! A borrowed connection. It goes back to its pool only with a [`CleanSlate`] made for exactly this
+//! loan; dropped in whatever state, it closes the socket and frees the slot.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::unconstrained;
+
+use crate::tls::Stream;
+use crate::upstream::book::{Loan, Number, PoolKey};
+use crate::upstream::budget::Slot;
+use crate::upstream::dial::{Canceller, Dialed};
+use crate::upstream::pool::Pool;
+use crate::upstream::reset::CleanSlate;
+
+/// See the module. Field order matters: the socket closes before the book forgets it.
+#[derive(Debug)]
+pub struct Checkout {
+    connection: Connection,
+    key: Rc<PoolKey>,
+    fresh: bool,
+    loan: OpenLoan,
+}
+
+/// A logged-in connection with its right to exist. The socket closes before the slot is freed.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    parameters: Vec<(String, String)>,
+    process: i32,
+    cancel_key: Vec<u8>,
+    prepared_probe: bool,
+    /// How often the stream was given out: a slate made before the last time is void.
+    touches: u64,
+    _slot: Slot,
+}
+
+/// The book's entry for a borrowed connection; struck out when dropped.
+#[derive(Debug)]
+struct OpenLoan {
+    pool: Rc<Pool>,
+    number: Number,
+    settled: bool,
+}
+
+/// Ties a slate to one loan of one connection in one state.
+#[derive(Debug)]
+pub(super) struct Stamp {
+    pool: Rc<Pool>,
+    number: Number,
+    touches: u64,
+}
+
+impl Checkout {
+    /// The socket. A slate made before this call no longer counts.
+    pub fn stream(&mut self) -> &mut Stream {
+        self.connection.touches += 1;
+        &mut self.connection.stream
+    }
+
+    pub fn key(&self) -> &Rc<PoolKey> {
+        &self.key
+    }
+
+    /// What the server reported about itself, as of login and every [`Self::note_parameter`] since.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.connection.parameters
+    }
+
+    /// Keeps a ParameterStatus that the borrower saw.
+    pub fn note_parameter(&mut self, name: &str, value: &str) {
+        let parameters = &mut self.connection.parameters;
+        match parameters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => value.clone_into(known),
+            None => parameters.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// The server's process number.
+    pub fn process(&self) -> i32 {
+        self.connection.process
+    }
+
+    /// Is this the first loan of a connection that was opened just now?
+    pub fn fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Does the probe statement exist on this connection?
+    pub fn prepared_probe(&self) -> bool {
+        self.connection.prepared_probe
+    }
+
+    pub fn set_prepared_probe(&mut self, prepared: bool) {
+        self.connection.prepared_probe = prepared;
+    }
+
+    /// Cancels what runs on this connection, from wherever.
+    pub fn canceller(&self) -> Canceller {
+        let connection = &self.connection;
+        self.loan
+            .pool
+            .canceller(connection.process, &connection.cancel_key)
+    }
+
+    /// Returns the connection to its pool. A slate of another loan, or one that is older than the
+    /// last use of the stream, closes it instead.
+    pub fn give_back(self, slate: CleanSlate) {
+        let pool = Rc::clone(&self.loan.pool);
+        if slate.stamp().fits(&self) && pool.may_keep(self.loan.number) {
+            pool.take_back(self);
+        }
+    }
+
+    pub(super) fn first(pool: &Rc<Pool>, number: Number, key: Rc<PoolKey>, connection: Connection) -> Self {
+        let loan = OpenLoan::new(pool, number);
+        Self {
+            connection,
+            key,
+            fresh: true,
+            loan,
+        }
+    }
+
+    pub(super) fn again(pool: &Rc<Pool>, lent: Loan<Connection>) -> Self {
+        let loan = OpenLoan::new(pool, lent.number);
+        Self {
+            connection: lent.connection,
+            key: lent.key,
+            fresh: false,
+            loan,
+        }
+    }
+
+    /// The same connection for the next borrower.
+    pub(super) fn hand_over(mut self) -> Self {
+        self.fresh = false;
+        self
+    }
+
+    /// For the shelf: the book's entry stays.
+    pub(super) fn into_parts(mut self) -> (Number, Connection) {
+        self.loan.settled = true;
+        (self.loan.number, self.connection)
+    }
+
+    /// For closing: the book's entry is struck out.
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp {
+            pool: Rc::clone(&self.loan.pool),
+            number: self.loan.number,
+            touches: self.connection.touches,
+        }
+    }
+
+    /// Has nothing arrived that nobody asked for, and is the connection still open?
+    pub(super) async fn is_silent(&mut self) -> bool {
+        let stream = &mut self.connection.stream;
+        let look = poll_fn(|turn| {
+            let mut byte = [0; 1];
+            let mut byte = ReadBuf::new(&mut byte);
+            Poll::Ready(Pin::new(&mut *stream).poll_read(turn, &mut byte).is_pending())
+        });
+        // Outside the runtime's fairness budget, whose end would look like silence.
+        unconstrained(look).await
+    }
+}
+
+impl Connection {
+    pub(super) fn new(dialed: Dialed, slot: Slot) -> Self {
+        Self {
+            stream: dialed.stream,
+            parameters: dialed.logged_in.parameters,
+            process: dialed.logged_in.process,
+            cancel_key: dialed.logged_in.cancel_key,
+            prepared_probe: false,
+            touches: 0,
+            _slot: slot,
+        }
+    }
+}
+
+impl OpenLoan {
+    fn new(pool: &Rc<Pool>, number: Number) -> Self {
+        Self {
+            pool: Rc::clone(pool),
+            number,
+            settled: false,
+        }
+    }
+}
+
+impl Drop for OpenLoan {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.pool.forget(self.number);
+        }
+    }
+}
+
+impl Stamp {
+    fn fits(&self, checkout: &Checkout) -> bool {
+        let loan = &checkout.loan;
+        let touches = checkout.connection.touches;
+        Rc::ptr_eq(&self.pool, &loan.pool) && self.number == loan.number && self.touches == touches
+    }
+}

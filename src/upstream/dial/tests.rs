@@ -1,0 +1,135 @@
+//! Dialling against scripted servers on loopback: one line of the table per way to fail.
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::tls::ClientSettings;
+use crate::wire::pg::error_response::{ErrorFields, Severity, put_error};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Dials a server that reads the client's first packet, says `answer` and closes.
+async fn dial_scripted(mode: Mode, answer: Vec<u8>) -> Result<Dialed, DialError> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let length = socket.read_u32().await.unwrap();
+        let mut packet = vec![0; length as usize - 4];
+        socket.read_exact(&mut packet).await.unwrap();
+        socket.write_all(&answer).await.unwrap();
+    };
+    let address = address(port, mode);
+    let password = Secret::new("secret".to_owned());
+    let key = key();
+    let (dialed, ()) = tokio::join!(dial(&address, &key, &password, LIMIT), server);
+    dialed
+}
+
+fn address(port: u16, mode: Mode) -> TargetAddress {
+    let settings = ClientSettings {
+        mode,
+        ca: None,
+        client: None,
+    };
+    TargetAddress {
+        target: "orders".into(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        tls: ClientTls::load(&settings).unwrap(),
+    }
+}
+
+fn key() -> PoolKey {
+    PoolKey {
+        target: "orders".into(),
+        database: "orders".into(),
+        login: "gp_test".into(),
+        settings: vec![],
+    }
+}
+
+fn refusal(sqlstate: &str) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let fields = ErrorFields {
+        severity: Severity::Fatal,
+        sqlstate,
+        message: "no",
+        detail: None,
+        hint: None,
+    };
+    put_error(&mut answer, &fields);
+    answer
+}
+
+/// The name of the variant, which is all that the table compares.
+fn variant(error: &DialError) -> String {
+    let text = format!("{error:?}");
+    text.split(|c: char| !c.is_alphanumeric())
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn each_way_to_fail_has_its_own_name() {
+    let table: Vec<(Mode, Vec<u8>, &str)> = vec![
+        (Mode::Disable, refusal("28P01"), "LoginStopped"),
+        (Mode::Disable, refusal("28000"), "LoginStopped"),
+        (Mode::Disable, refusal("53300"), "ServerFull"),
+        (Mode::Disable, refusal("57P03"), "ServerNotReady"),
+        (Mode::Disable, refusal("3D000"), "Refused"),
+        (Mode::Disable, vec![], "Closed"),
+        (Mode::Disable, b"R\xff\xff\xff\xff".to_vec(), "Misbehaved"),
+        (Mode::Require, b"N".to_vec(), "TlsNotOffered"),
+        (Mode::Require, vec![], "Closed"),
+        (Mode::Require, b"SE".to_vec(), "BytesBeforeTls"),
+    ];
+    for (mode, answer, expected) in table {
+        let error = dial_scripted(mode, answer.clone()).await.unwrap_err();
+        assert_eq!(variant(&error), expected, "{mode:?} {answer:?}");
+        assert_eq!(error.login_stopped(), expected == "LoginStopped");
+        let (code, _) = error.refusal();
+        assert_eq!(code, RefusalCode::TargetUnavailable);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_server_and_a_closed_port_end_in_time() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = address(listener.local_addr().unwrap().port(), Mode::Disable);
+    let password = Secret::new(String::new());
+    let limit = Duration::from_millis(20);
+    let error = dial(&address, &key(), &password, limit).await.unwrap_err();
+    assert!(matches!(error, DialError::TimedOut(_)));
+    drop(listener);
+    let error = dial(&address, &key(), &password, LIMIT).await.unwrap_err();
+    assert!(matches!(error, DialError::Connect(_)));
+}
+
+#[tokio::test]
+async fn a_cancel_request_carries_number_and_key_and_waits_for_the_close() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = Arc::new(address(listener.local_addr().unwrap().port(), Mode::Disable));
+    let canceller = Canceller::new(&address, LIMIT, 7, &[1, 2, 3, 4]);
+    let server = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut packet = [0; 16];
+        socket.read_exact(&mut packet).await.unwrap();
+        packet
+    };
+    let (cancelled, packet) = tokio::join!(canceller.cancel(), server);
+    cancelled.unwrap();
+    assert_eq!(packet, *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07\x01\x02\x03\x04");
+}
+
+#[test]
+fn the_application_is_named_unless_the_key_names_it() {
+    let mut key = key();
+    assert_eq!(
+        parameters(&key),
+        [("application_name".to_owned(), "gatepost".to_owned())]
+    );
+    key.settings = vec![("application_name".to_owned(), "own".to_owned())];
+    assert_eq!(parameters(&key), key.settings);
+}
