@@ -56,14 +56,14 @@ fn committed() -> Result<BTreeMap<String, String>, Failure> {
     for line in std::io::stdin().lock().lines() {
         let record: Value = serde_json::from_str(&line?)?;
         let committed = record.get("outcome").and_then(Value::as_str) == Some("committed");
-        let Some(id) = record.get("id").and_then(Value::as_u64).filter(|_| committed) else {
+        let Some(id) = record.get("xid").and_then(Value::as_u64).filter(|_| committed) else {
             continue;
         };
         let correlation = record.get("correlation").and_then(Value::as_array);
-        for given in correlation.into_iter().flatten() {
-            let id_given = given.get("id").unwrap_or(given).as_str().unwrap_or_default();
-            if id_given.starts_with("msg-") {
-                found.insert(id_given.to_owned(), (id & 0xffff_ffff).to_string());
+        for given in correlation.into_iter().flatten().filter_map(Value::as_str) {
+            if given.starts_with("msg-") {
+                // A row knows the lower half of its transaction's id.
+                found.insert(given.to_owned(), (id & 0xffff_ffff).to_string());
             }
         }
     }

@@ -26,7 +26,7 @@ use gatepost::wire::pg::frame;
 use gatepost::wire::pg::from_client::put_query;
 use gatepost::wire::pg::from_server::{self, FromServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 const PASSWORD: &str = "correct horse";
 
@@ -108,11 +108,20 @@ fn pool(port: u16, budget: &Arc<Budget>, change: impl FnOnce(&mut Settings)) -> 
         ca: None,
         client: None,
     };
+    pool_over(&client, port, budget, change)
+}
+
+fn pool_over(
+    client: &ClientSettings,
+    port: u16,
+    budget: &Arc<Budget>,
+    change: impl FnOnce(&mut Settings),
+) -> Rc<Pool> {
     let address = TargetAddress {
         target: "orders".into(),
         host: "127.0.0.1".to_owned(),
         port,
-        tls: ClientTls::load(&client).unwrap(),
+        tls: ClientTls::load(client).unwrap(),
     };
     let mut settings = Settings {
         max_connections: budget.stats().max,
@@ -153,11 +162,6 @@ fn budget(max: u32) -> Arc<Budget> {
 
 async fn lend(pool: &Rc<Pool>, login: &str) -> Checkout {
     pool.checkout(key(login), &password()).await.unwrap()
-}
-
-fn lend_later(pool: &Rc<Pool>, login: &'static str) -> JoinHandle<Checkout> {
-    let pool = Rc::clone(pool);
-    spawn_local(async move { lend(&pool, login).await })
 }
 
 /// Runs simple statements; the first column of every row as text, or the SQLSTATE.
@@ -223,8 +227,7 @@ async fn a_connection_is_reused_under_its_own_key_only() {
         with_roles(&pool, &["alice", "bob"]).await;
         let mut first = lend(&pool, "alice").await;
         assert!(first.fresh());
-        let mut names = first.parameters().iter().map(|(name, _)| name);
-        assert!(names.any(|name| name == "server_version"));
+        assert_eq!(first.parameters()[0].0, "application_name");
         let process = first.process();
         let own = one(&mut first, "SELECT pg_backend_pid()").await;
         assert_eq!(own, process.to_string());
@@ -280,7 +283,7 @@ async fn login_failures_are_told_apart_and_free_their_slot() {
 const LEAVE_BEHIND: [&str; 7] = [
     "SET search_path = nowhere; SET statement_timeout = '77s'; SET app.secret = 'x'",
     "SELECT set_config('app.other', 'y', false)",
-    "CREATE TEMP TABLE leftover (x int); CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')",
+    "CREATE TEMP TABLE leftover (x int); CREATE TEMP SEQUENCE leftovers; SELECT nextval('leftovers')",
     "SELECT pg_advisory_lock(42); LISTEN gossip; PREPARE spy AS SELECT 1",
     "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1; COMMIT",
     "SET application_name = 'mine'; SET SESSION AUTHORIZATION alice; SET ROLE alice",
@@ -297,10 +300,7 @@ const FIND: [(&str, &str); 11] = [
     ("SELECT current_setting('app.secret', true)", ""),
     ("SELECT current_setting('app.other', true)", ""),
     ("SHOW application_name", "gatepost"),
-    (
-        "SELECT count(*) FROM pg_class WHERE relname IN ('leftover', 'numbers')",
-        "0",
-    ),
+    ("SELECT count(*) FROM pg_class WHERE relname ~ 'leftover'", "0"),
     ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", "0"),
     ("SELECT count(*) FROM pg_listening_channels()", "0"),
     ("SELECT count(*) FROM pg_prepared_statements", "0"),
@@ -410,6 +410,12 @@ async fn a_cancel_reaches_the_statement() {
         let sleep = ask(&mut checkout, "SELECT pg_sleep(600)");
         let (answer, ()) = tokio::join!(sleep, cancelling);
         assert_eq!(answer, Err("57014".to_owned()));
+        give_back(checkout).await;
+        // The loan is over: what runs now is somebody else's.
+        let mut next = lend(&pool, "postgres").await;
+        let asking = ask(&mut next, "SELECT pg_sleep(0.1)");
+        let (answer, cancelled) = tokio::join!(asking, canceller.cancel());
+        assert!(answer.is_ok() && cancelled.is_ok());
     };
     LocalSet::new().run_until(work).await;
 }
@@ -427,7 +433,8 @@ async fn the_queue_hands_over_evicts_and_gives_up() {
         let alice = lend(&here, "alice").await;
         let also_alice = lend(&here, "alice").await;
         assert_eq!((here.stats().idle, here.stats().lent), (0, 2));
-        let waiting = lend_later(&here, "alice");
+        let pool = Rc::clone(&here);
+        let waiting = spawn_local(async move { lend(&pool, "alice").await });
         while budget.stats().waiting == 0 {
             yield_now().await;
         }
@@ -478,6 +485,61 @@ async fn idle_old_and_retired_connections_end() {
         }
         give_back(lent).await;
         assert_eq!((budget.stats().idle, budget.stats().taken), (0, 0));
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// Has the server write a file into its own folder, which is closed to others.
+#[cfg(feature = "dev")]
+async fn write_file(admin: &mut Checkout, name: &str, text: &str) {
+    let bytes = format!("translate(encode(convert_to('{text}', 'UTF8'), 'base64'), E'\\n', '')");
+    let sql = format!("COPY (SELECT {bytes}) TO PROGRAM 'umask 077; base64 -d > {name}'");
+    ask(admin, &sql).await.unwrap();
+}
+
+#[cfg(feature = "dev")]
+#[tokio::test]
+async fn the_same_inside_tls() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&ca, certified.cert.pem()).unwrap();
+    let work = async {
+        let budget = budget(3);
+        let mut admin = lend(&server.pool(&budget, |_| {}), "postgres").await;
+        write_file(&mut admin, "server.crt", &certified.cert.pem()).await;
+        write_file(&mut admin, "server.key", &certified.signing_key.serialize_pem()).await;
+        let only_tls = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+        write_file(&mut admin, "pg_hba.conf", only_tls).await;
+        ask(&mut admin, "ALTER SYSTEM SET ssl = on").await.unwrap();
+        one(&mut admin, "SELECT pg_reload_conf()").await;
+
+        let client = ClientSettings {
+            mode: Mode::VerifyFull,
+            ca: Some(ca),
+            client: None,
+        };
+        let pool = pool_over(&client, server.port, &budget, |_| {});
+        // The reload takes effect a moment after it was asked for.
+        let mut checkout = loop {
+            match pool.checkout(key("postgres"), &password()).await {
+                Ok(checkout) => break checkout,
+                Err(CheckoutError::Dial(DialError::TlsNotOffered)) => yield_now().await,
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        assert_eq!(one(&mut checkout, encrypted).await, "t");
+        let process = checkout.process();
+        give_back(checkout).await;
+        let again = lend(&pool, "postgres").await;
+        assert_eq!((again.process(), again.fresh()), (process, false));
+        give_back(again).await;
+        kill_while_idle(&pool, &mut admin).await;
+        let plain = server.pool(&budget, |_| {});
+        let error = plain.checkout(key("postgres"), &password()).await.unwrap_err();
+        assert!(matches!(error, CheckoutError::Dial(error) if error.login_stopped()));
     };
     LocalSet::new().run_until(work).await;
 }

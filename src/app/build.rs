@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use crate::app::config::settings::{self, Environment, Settings};
 use crate::app::policies;
 use crate::audit;
+use crate::credential::BrokerSettings;
 use crate::domain::{Identity, Mistake, ProviderName};
 use crate::identity;
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
@@ -162,6 +163,24 @@ fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
         client: target.tls.client.clone(),
     };
     ClientTls::load(&wanted).map_err(|error| vec![about(&format!("targets.{}.tls", target.name), &error)])
+}
+
+/// How the broker of a target reaches it.
+pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &ClientTls) -> BrokerSettings {
+    BrokerSettings {
+        target: target.name.clone(),
+        address: (target.host.clone(), target.port),
+        databases: target
+            .databases
+            .iter()
+            .map(|database| database.name.clone())
+            .collect(),
+        user: target.broker_user.clone(),
+        password: target.broker_password.clone(),
+        tls: tls.rustls_config(),
+        installation: settings.installation.clone(),
+        replica: settings.replica.clone(),
+    }
 }
 
 /// One set of roots for all providers: the system's, or the one `ca` that they name.

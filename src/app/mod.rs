@@ -6,3 +6,6 @@ pub mod config;
 pub mod log;
 pub mod policies;
 pub mod run;
+pub mod start;
+
+mod watch;

@@ -16,6 +16,7 @@ mod check;
 pub mod dev;
 mod explain;
 mod schema;
+mod serve;
 
 /// Identity-aware, wire-level database access proxy.
 #[derive(Debug, Parser)]
@@ -27,6 +28,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
     Audit(audit::Arguments),
@@ -59,6 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let answer = match parsed.command {
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

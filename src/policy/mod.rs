@@ -5,15 +5,28 @@
 
 mod cases;
 mod compile;
+mod coverage;
 mod decide;
 mod decision;
 mod declaration;
+mod document;
 mod explain;
+mod expression;
+mod glob;
+mod matcher;
+mod reading;
+mod resolve;
+mod rule;
+mod scalar;
 mod schema;
+mod tree;
 
-pub use cases::{Case, Expected, run_cases};
+#[cfg(test)]
+mod tests;
+
+pub use cases::{Case, Expected, ReadClaims, run_cases};
 pub use compile::{Loaded, Policy, SourceText, Surroundings, TargetFacts, load};
 pub use decision::{Decision, Denial, DenialWhy, Grant, Limits};
 pub use declaration::{GrantDeclaration, Objects, Privilege, RoleDeclaration};
-pub use explain::{Considered, Explanation, Verdict};
+pub use explain::{Considered, ExplainedTerms, Explanation, Verdict};
 pub use schema::schema;

@@ -48,7 +48,14 @@ impl Token<'_> {
         match self.kind {
             TokenKind::Word => self.bytes.eq_ignore_ascii_case(name.as_bytes()),
             TokenKind::QuotedWord => self.unquoted(b'"') == name.as_bytes(),
-            _ => false,
+            TokenKind::Text
+            | TokenKind::Number
+            | TokenKind::Parameter
+            | TokenKind::Comment
+            | TokenKind::Semicolon
+            | TokenKind::Open
+            | TokenKind::Close
+            | TokenKind::Symbol => false,
         }
     }
 
@@ -92,11 +99,10 @@ impl Token<'_> {
 
     /// The value of a word, folded as the server folds it.
     pub fn word_value(&self) -> Option<Vec<u8>> {
-        match self.kind {
-            TokenKind::Word => Some(self.bytes.to_ascii_lowercase()),
-            TokenKind::QuotedWord => Some(undouble(self.unquoted(b'"'), b'"')),
-            _ => None,
+        if self.kind == TokenKind::QuotedWord {
+            return Some(undouble(self.unquoted(b'"'), b'"'));
         }
+        (self.kind == TokenKind::Word).then(|| self.bytes.to_ascii_lowercase())
     }
 }
 

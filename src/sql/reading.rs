@@ -108,7 +108,13 @@ impl Scan {
                 self.after_begin = token.is("begin");
                 return false;
             }
-            _ => {}
+            TokenKind::Semicolon
+            | TokenKind::QuotedWord
+            | TokenKind::Text
+            | TokenKind::Number
+            | TokenKind::Parameter
+            | TokenKind::Comment
+            | TokenKind::Symbol => {}
         }
         self.after_begin = false;
         false

@@ -1,9 +1,11 @@
 //! A borrowed connection. It goes back to its pool only with a [`CleanSlate`] made for exactly this
 //! loan; dropped in whatever state, it closes the socket and frees the slot.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, ReadBuf};
@@ -12,7 +14,8 @@ use tokio::task::coop::unconstrained;
 use crate::tls::Stream;
 use crate::upstream::book::{Loan, Number, PoolKey};
 use crate::upstream::budget::Slot;
-use crate::upstream::dial::{Canceller, Dialed};
+use crate::upstream::cancel::{Canceller, Cancels};
+use crate::upstream::dial::Dialed;
 use crate::upstream::pool::Pool;
 use crate::upstream::reset::CleanSlate;
 
@@ -44,6 +47,8 @@ struct OpenLoan {
     pool: Rc<Pool>,
     number: Number,
     settled: bool,
+    /// Made when somebody wants to cancel.
+    cancels: OnceCell<Arc<Cancels>>,
 }
 
 /// Ties a slate to one loan of one connection in one state.
@@ -98,19 +103,20 @@ impl Checkout {
         self.connection.prepared_probe = prepared;
     }
 
-    /// Cancels what runs on this connection, from wherever.
+    /// Cancels what runs on this connection during this loan, from wherever.
     pub fn canceller(&self) -> Canceller {
         let connection = &self.connection;
-        self.loan
-            .pool
-            .canceller(connection.process, &connection.cancel_key)
+        let cancels = self.loan.cancels.get_or_init(Arc::default);
+        let whom = (connection.process, connection.cancel_key.as_slice());
+        self.loan.pool.canceller(whom, cancels)
     }
 
-    /// Returns the connection to its pool. A slate of another loan, or one that is older than the
-    /// last use of the stream, closes it instead.
-    pub fn give_back(self, slate: CleanSlate) {
+    /// Returns the connection to its pool. It is closed instead with a slate of another loan or one
+    /// that is older than the last use of the stream, and when a cancel is still under way.
+    pub fn give_back(mut self, slate: CleanSlate) {
         let pool = Rc::clone(&self.loan.pool);
-        if slate.stamp().fits(&self) && pool.may_keep(self.loan.number) {
+        let uncancelled = self.loan.cancels.take().is_none_or(|cancels| cancels.end());
+        if uncancelled && slate.stamp().fits(&self) && pool.may_keep(self.loan.number) {
             pool.take_back(self);
         }
     }
@@ -193,6 +199,7 @@ impl OpenLoan {
             pool: Rc::clone(pool),
             number,
             settled: false,
+            cancels: OnceCell::new(),
         }
     }
 }

@@ -1,9 +1,7 @@
-//! Opens connections to a database: TCP, TLS as the target wants it, login. Also the short-lived
-//! connections that carry a cancel request.
+//! Opens connections to a database: TCP, TLS as the target wants it, login.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +13,7 @@ use crate::tls::{ClientTls, Mode, Stream, TlsError};
 use crate::upstream::book::PoolKey;
 use crate::wire::pg::frame;
 use crate::wire::pg::login::{Binding, LoggedIn, Login, LoginError, LoginSettings, LoginStep};
-use crate::wire::pg::startup::{put_cancel_request, put_ssl_request};
+use crate::wire::pg::startup::put_ssl_request;
 use crate::wire::{Decoded, PeerMisbehaved};
 
 /// The longest message that a server needs while logging in; certificates do not travel here, and
@@ -84,15 +82,6 @@ pub(super) struct Dialed {
     pub(super) logged_in: LoggedIn,
 }
 
-/// Cancels what runs on one upstream connection, from any thread, over a connection of its own.
-#[derive(Clone, Debug)]
-pub struct Canceller {
-    address: Arc<TargetAddress>,
-    limit: Duration,
-    process: i32,
-    key: Arc<[u8]>,
-}
-
 impl DialError {
     /// Did the database refuse the login itself (as opposed to being away, full or broken)?
     pub fn login_stopped(&self) -> bool {
@@ -137,32 +126,6 @@ impl From<LoginError> for DialError {
     }
 }
 
-impl Canceller {
-    pub(super) fn new(address: &Arc<TargetAddress>, limit: Duration, process: i32, key: &[u8]) -> Self {
-        Self {
-            address: Arc::clone(address),
-            limit,
-            process,
-            key: Arc::from(key),
-        }
-    }
-
-    /// Sends the cancel request and waits until the server has taken it (it closes the connection).
-    pub async fn cancel(&self) -> Result<(), DialError> {
-        let request = async {
-            let mut stream = connect(&self.address).await?;
-            let mut request = Vec::new();
-            put_cancel_request(&mut request, self.process, &self.key);
-            stream.write_all(&request).await.map_err(DialError::Broken)?;
-            stream.flush().await.map_err(DialError::Broken)?;
-            // The server answers by closing, cleanly or not.
-            let _ = stream.read_u8().await;
-            Ok(())
-        };
-        within(self.limit, request).await
-    }
-}
-
 /// Opens a connection under this key.
 pub(super) async fn dial(
     address: &TargetAddress,
@@ -188,7 +151,7 @@ pub(super) async fn dial(
     within(limit, dialing).await
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, DialError>>,
 ) -> Result<T, DialError> {
@@ -204,7 +167,7 @@ fn parameters(key: &PoolKey) -> Vec<(String, String)> {
 }
 
 /// TCP and, unless the target is plain, TLS.
-async fn connect(address: &TargetAddress) -> Result<Stream, DialError> {
+pub(super) async fn connect(address: &TargetAddress) -> Result<Stream, DialError> {
     let mut tcp = connect_tcp(&address.host, address.port).await?;
     if matches!(address.tls.mode(), Mode::Disable) {
         return Ok(Stream::Plain(tcp));

@@ -6,13 +6,15 @@
 
 pub mod book;
 pub mod budget;
+pub mod cancel;
 pub mod checkout;
 pub mod dial;
 pub mod pool;
 pub mod reset;
 
 pub use budget::Budget;
+pub use cancel::Canceller;
 pub use checkout::Checkout;
-pub use dial::{Canceller, DialError, TargetAddress};
+pub use dial::{DialError, TargetAddress};
 pub use pool::{CheckoutError, Pool, PoolKey, PoolStats, Settings};
 pub use reset::{CleanSlate, ResetError};

@@ -19,8 +19,9 @@ pub use crate::upstream::book::PoolKey;
 use crate::domain::{Random, Reason, RefusalCode, Refuse, Secret};
 use crate::upstream::book::{Book, IdleMark, Number};
 use crate::upstream::budget::{Budget, BudgetStats, Errand, Member, Place, PlaceId, Settled, Slot, Taken};
+use crate::upstream::cancel::{Canceller, Cancels};
 use crate::upstream::checkout::{Checkout, Connection};
-use crate::upstream::dial::{Canceller, DialError, TargetAddress, dial};
+use crate::upstream::dial::{DialError, TargetAddress, dial};
 use crate::wire::pg::from_client::put_terminate;
 
 /// A connection that was idle for less than this was read from just now, so a look at what already
@@ -180,8 +181,8 @@ impl Pool {
         }
     }
 
-    pub(super) fn canceller(&self, process: i32, key: &[u8]) -> Canceller {
-        Canceller::new(&self.address, self.settings.connect_timeout, process, key)
+    pub(super) fn canceller(&self, whom: (i32, &[u8]), cancels: &Arc<Cancels>) -> Canceller {
+        Canceller::new(&self.address, self.settings.connect_timeout, whom, cancels)
     }
 
     /// A borrowed connection was closed.

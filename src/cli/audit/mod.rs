@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::app::config::settings::{Environment, Settings};
 use crate::cli::{Answer, Failure, check};
 
+mod show;
 mod verify;
 
 /// Prove and read the audit journal.
@@ -20,11 +21,13 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     Verify(verify::Arguments),
+    Show(show::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     match &arguments.what {
         What::Verify(arguments) => verify::run(arguments),
+        What::Show(arguments) => show::run(arguments),
     }
 }
 

@@ -125,14 +125,13 @@ async fn prepare(world: &World, binaries: Binaries) -> Result<Prepared, Failure>
     )?);
     tokio::spawn(Arc::clone(&provider).serve(listener));
     world.write(provider.issuer(), AUDIENCE)?;
-    let roles = declared_roles(world)?;
+    check(world)?;
 
     complain(&format_args!(
         "gatepost dev: PostgreSQL {} on port {}",
         binaries.major()?,
         world.server_port
     ));
-    let major = binaries.major()?;
     let certificates = world.certificates();
     let plan = postgres::Plan {
         folder: &world.folder.join("postgres"),
@@ -143,8 +142,7 @@ async fn prepare(world: &World, binaries: Binaries) -> Result<Prepared, Failure>
         client_ca: &certificates.join("ca.crt"),
     };
     let cluster = Cluster::make(binaries, &plan)?;
-    let roles: Vec<_> = roles.iter().map(String::as_str).collect();
-    cluster.execute("postgres", &world.server_statements(major, &roles))?;
+    cluster.execute("postgres", &world.server_statements())?;
     cluster.execute(DATABASE, World::database_statements())?;
     let server = cluster.start().await?;
 
@@ -170,31 +168,17 @@ fn applications(world: &World) -> BTreeMap<&'static str, Application> {
 }
 
 /// Reads configuration and policies as `serve` will, so that mistakes show before anything runs.
-fn declared_roles(world: &World) -> Result<Vec<String>, Failure> {
+fn check(world: &World) -> Result<(), Failure> {
     let built = build::build(&world.config(), &Environment::of_process(), SystemClock.now());
-    match built {
-        Ok(built) => {
-            let roles = built
-                .policy
-                .roles()
-                .iter()
-                .map(|role| role.name.as_str().to_owned());
-            Ok(roles.collect())
-        }
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| complain(mistake));
-            Err("the configuration or the policies have mistakes".into())
-        }
-    }
-}
-
-fn this_program() -> Result<Command, Failure> {
-    Ok(Command::new(std::env::current_exe()?))
+    built.map(drop).map_err(|mistakes| {
+        mistakes.iter().for_each(|mistake| complain(mistake));
+        "the configuration or the policies have mistakes".into()
+    })
 }
 
 /// The deploy-time step, with the deploy-time credential.
 fn apply_roles(world: &World) -> Result<(), Failure> {
-    let output = this_program()?
+    let output = Command::new(std::env::current_exe()?)
         .args(["roles", "apply", "--as", SUPERUSER, "--password-file"])
         .arg(world.superuser_password_file())
         .arg("--config")

@@ -1,7 +1,6 @@
 //! What stands around the proxy in a first look, written down: folder, names, secrets, the
 //! configuration, the policies, the statements that set the server up, and what scripts read.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,7 +21,7 @@ pub const ANALYST: &str = "analyst";
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The repository's own policies, for a binary that runs elsewhere.
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 5] = [
     ("orders.yaml", include_str!("../../../policies/orders.yaml")),
     (
         "fixtures/order-consumer.json",
@@ -31,6 +30,10 @@ const POLICIES: [(&str, &str); 4] = [
     (
         "fixtures/analyst.json",
         include_str!("../../../policies/fixtures/analyst.json"),
+    ),
+    (
+        "fixtures/former-analyst.json",
+        include_str!("../../../policies/fixtures/former-analyst.json"),
     ),
     (
         "fixtures/stranger.json",
@@ -171,29 +174,15 @@ impl World {
         )
     }
 
-    /// Set-up of the server as a whole, as `docs/postgres.md` has it, for its major version.
-    pub fn server_statements(&self, major: u32, roles: &[&str]) -> String {
+    /// Set-up of the server as a whole, as `docs/postgres.md` has it; `roles apply` does the rest.
+    pub fn server_statements(&self) -> String {
         let password = self.broker_password.expose();
-        let mut text = format!(
-            "CREATE ROLE gatepost_minted NOLOGIN;\n\n\
-             CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD '{password}';\n\n\
-             GRANT pg_signal_backend TO {BROKER};\n\n\
+        format!(
+            "CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD '{password}';\n\n\
              CREATE DATABASE {DATABASE};\n\n\
              REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC;\n\n\
-             GRANT CONNECT ON DATABASE {DATABASE} TO gatepost_minted, {BROKER};\n\n"
-        );
-        // From 16 on CREATEROLE alone no longer lets the broker make members of a role.
-        if major >= 16 {
-            let admin = format!("TO {BROKER} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;\n\n");
-            let _ = write!(text, "GRANT gatepost_minted {admin}");
-            for role in roles {
-                let _ = write!(
-                    text,
-                    "CREATE ROLE \"{role}\" NOLOGIN;\n\nGRANT \"{role}\" {admin}"
-                );
-            }
-        }
-        text
+             GRANT CONNECT ON DATABASE {DATABASE} TO {BROKER};\n\n"
+        )
     }
 
     /// What the consumer's database holds.

@@ -1,9 +1,12 @@
 //! Dialling against scripted servers on loopback: one line of the table per way to fail.
 
+use std::sync::Arc;
+
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::tls::ClientSettings;
+use crate::upstream::cancel::Canceller;
 use crate::wire::pg::error_response::{ErrorFields, Severity, put_error};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -111,7 +114,7 @@ async fn a_silent_server_and_a_closed_port_end_in_time() {
 async fn a_cancel_request_carries_number_and_key_and_waits_for_the_close() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = Arc::new(address(listener.local_addr().unwrap().port(), Mode::Disable));
-    let canceller = Canceller::new(&address, LIMIT, 7, &[1, 2, 3, 4]);
+    let canceller = Canceller::new(&address, LIMIT, (7, &[1, 2, 3, 4]), &Arc::default());
     let server = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut packet = [0; 16];

@@ -85,7 +85,7 @@ mod tests {
         );
         assert_eq!(
             out,
-            b"E\0\0\0\x36SFATAL\0VFATAL\0C28000\0Ma token is\0HConnect\0\0"
+            b"E\0\0\0\x2fSFATAL\0VFATAL\0C28000\0Ma token is\0HConnect\0\0"
         );
     }
 }

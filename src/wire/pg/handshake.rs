@@ -1,6 +1,8 @@
 //! The server's side of a connection's beginning, up to the token. A machine that is consumed by each
 //! step: it reads buffered bytes, appends replies, and never holds a socket.
 
+use std::fmt;
+
 use crate::domain::{Reason, RefusalCode, Refuse, Secret};
 use crate::wire::Decoded;
 use crate::wire::cursor::Cursor;
@@ -78,7 +80,6 @@ pub enum Progress {
     },
 }
 
-#[derive(Debug)]
 pub enum Step {
     Continue(Handshake),
     StartTls(AwaitingTls),
@@ -111,6 +112,22 @@ impl Refuse for PeerRefused {
     fn refusal(&self) -> (RefusalCode, Reason) {
         match self {
             Self::TokenInClear => (RefusalCode::TlsRequired, Reason::TokenInClear),
+        }
+    }
+}
+
+/// Without the cancel key, which is a secret.
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Continue(handshake) => f.debug_tuple("Continue").field(handshake).finish(),
+            Self::StartTls(state) => f.debug_tuple("StartTls").field(state).finish(),
+            Self::Presented(presented) => f.debug_tuple("Presented").field(presented).finish(),
+            Self::Cancel { process, .. } => f
+                .debug_struct("Cancel")
+                .field("process", process)
+                .finish_non_exhaustive(),
+            Self::Refuse(refused) => f.debug_tuple("Refuse").field(refused).finish(),
         }
     }
 }
@@ -275,3 +292,6 @@ impl AwaitingTls {
         Handshake::awaiting_startup(Tls::Established, self.cleartext_token_allowed)
     }
 }
+
+#[cfg(test)]
+mod tests;

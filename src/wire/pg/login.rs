@@ -283,6 +283,10 @@ impl AwaitingReady {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other message, known or to come, belongs here"
+    )]
     fn received(
         mut self,
         message: FromServer<'_>,
@@ -359,3 +363,6 @@ fn server_error(fields: &Fields<'_>) -> LoginError {
         message: text(b'M'),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,3 +10,7 @@ pub mod from_server;
 pub mod handshake;
 pub mod login;
 pub mod startup;
+
+#[cfg(test)]
+mod tests;
+pub mod turn;

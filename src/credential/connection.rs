@@ -1,0 +1,185 @@
+//! How the server is reached, and what its errors mean.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::credential::error::{BrokerError, chain};
+use crate::domain::secret::Secret;
+use crate::domain::target::{DatabaseName, TargetName};
+
+/// Name resolution, TCP, TLS and SCRAM together; a server that needs longer is as good as down.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Every statement of ours touches a few catalogue rows; what takes longer waits for a lock.
+pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
+/// Fixes what the statements rely on, whatever the server's or the broker's own settings say. The
+/// timeouts are a little below [`STATEMENT_LIMIT`], so that the server says why first.
+const OPTIONS: &str = "-c search_path=pg_catalog -c datestyle=ISO -c timezone=UTC \
+    -c statement_timeout=12s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s \
+    -c default_transaction_read_only=off -c role=none";
+/// A dead server or a dropped NAT entry must be noticed long before a login expires.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Where and as whom to connect.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) target: TargetName,
+    pub(super) address: (String, u16),
+    pub(super) user: String,
+    pub(super) password: Secret<String>,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) control: Handle,
+}
+
+impl Access {
+    pub(super) async fn connect(&self, database: &DatabaseName) -> Result<Connection, BrokerError> {
+        let mut config = Config::new();
+        config
+            .host(&self.address.0)
+            .port(self.address.1)
+            .user(&self.user)
+            .password(self.password.expose())
+            .dbname(database.as_str())
+            .application_name("gatepost broker")
+            .options(OPTIONS)
+            .keepalives_idle(KEEPALIVE);
+        let attempt = async {
+            match &self.tls {
+                Some(tls) => {
+                    config.ssl_mode(SslMode::Require);
+                    let connector = MakeRustlsConnect::new(tls.as_ref().clone());
+                    let (client, connection) = config.connect(connector).await?;
+                    Ok((client, self.control.spawn(drive(connection))))
+                }
+                None => {
+                    config.ssl_mode(SslMode::Disable);
+                    let (client, connection) = config.connect(NoTls).await?;
+                    Ok((client, self.control.spawn(drive(connection))))
+                }
+            }
+        };
+        let attempt = self.within(CONNECT_LIMIT, "connecting", attempt).await?;
+        let (client, driver) = attempt.map_err(|error| self.not_connected(error))?;
+        Ok(Connection {
+            client,
+            driver,
+            target: self.target.clone(),
+        })
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, BrokerError> {
+        let timed_out = |_| BrokerError::TimedOut {
+            target: self.target.clone(),
+            what,
+            limit,
+        };
+        tokio::time::timeout(limit, work).await.map_err(timed_out)
+    }
+
+    fn not_connected(&self, error: tokio_postgres::Error) -> BrokerError {
+        let target = self.target.clone();
+        match error.code() {
+            Some(code) if *code == SqlState::INVALID_PASSWORD => BrokerError::WrongPassword { target },
+            Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                BrokerError::NotAdmitted {
+                    target,
+                    why: chain(&error),
+                }
+            }
+            Some(_) | None => BrokerError::Unreachable {
+                target,
+                why: chain(&error),
+            },
+        }
+    }
+}
+
+async fn drive<S>(connection: tokio_postgres::Connection<tokio_postgres::Socket, S>)
+where
+    S: tokio_postgres::tls::TlsStream + Unpin,
+{
+    if let Err(error) = connection.await {
+        tracing::debug!(error = %chain(&error), "broker connection ended");
+    }
+}
+
+/// A connection with a time limit on everything. Dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    driver: tokio::task::JoinHandle<()>,
+    target: TargetName,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A peer that stopped answering must not keep the socket, and with it our epoch's lock.
+        if self.client.is_closed() {
+            self.driver.abort();
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Runs statements that return nothing. `what` names them in errors: their text may hold a
+    /// verifier and is never shown.
+    pub(super) async fn run(&self, what: &'static str, sql: &str) -> Result<(), BrokerError> {
+        self.limited(what, self.client.batch_execute(sql)).await
+    }
+
+    pub(super) async fn query(
+        &self,
+        what: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, BrokerError> {
+        self.limited(what, self.client.query(sql, parameters)).await
+    }
+
+    pub(super) async fn limited<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, BrokerError> {
+        let target = || self.target.clone();
+        match tokio::time::timeout(STATEMENT_LIMIT, work).await {
+            Ok(result) => result.map_err(|source| BrokerError::Server {
+                target: target(),
+                what,
+                source,
+            }),
+            Err(_) => {
+                self.driver.abort();
+                Err(BrokerError::TimedOut {
+                    target: target(),
+                    what,
+                    limit: STATEMENT_LIMIT,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong between gatepost and a database server, told apart by SQLSTATE.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::audit::JournalError;
+use crate::domain::refusal::{Reason, RefusalCode, Refuse};
+use crate::domain::target::TargetName;
+
+/// An error of the broker: for logs, `/readyz` and `check --live`. Never shown to a client.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("database server of target {target} cannot be reached: {why}")]
+    Unreachable { target: TargetName, why: String },
+    #[error("database server of target {target} refuses the broker's password (28P01)")]
+    WrongPassword { target: TargetName },
+    #[error("database server of target {target} refuses the broker (28000): {why}")]
+    NotAdmitted { target: TargetName, why: String },
+    #[error("the broker may not do this at target {target} (42501): missing {missing}; run: {sql}")]
+    MissingPrivilege {
+        target: TargetName,
+        missing: String,
+        /// What an administrator runs to grant it.
+        sql: String,
+    },
+    #[error("role {role} does not exist at target {target} (42704); run: {sql}")]
+    MissingRole {
+        target: TargetName,
+        role: String,
+        sql: String,
+    },
+    #[error("{what} at target {target} took longer than {} s", limit.as_secs())]
+    TimedOut {
+        target: TargetName,
+        what: &'static str,
+        limit: Duration,
+    },
+    #[error("{what} failed at target {target}")]
+    Server {
+        target: TargetName,
+        what: &'static str,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error("the {what} could not be recorded, so it was not done")]
+    Journal {
+        what: &'static str,
+        #[source]
+        source: JournalError,
+    },
+    #[error("the broker of target {target} has stopped")]
+    Stopped { target: TargetName },
+}
+
+impl BrokerError {
+    /// Is the connection beyond use after this?
+    pub(super) fn ends_connection(&self) -> bool {
+        match self {
+            Self::Server { source, .. } => source.is_closed() || source.code().is_none(),
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::WrongPassword { .. }
+            | Self::NotAdmitted { .. }
+            | Self::MissingPrivilege { .. }
+            | Self::MissingRole { .. }
+            | Self::Journal { .. }
+            | Self::Stopped { .. } => false,
+        }
+    }
+
+    pub(super) fn sqlstate(&self) -> Option<&SqlState> {
+        match self {
+            Self::Server { source, .. } => source.code(),
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::WrongPassword { .. }
+            | Self::NotAdmitted { .. }
+            | Self::MissingPrivilege { .. }
+            | Self::MissingRole { .. }
+            | Self::Journal { .. }
+            | Self::Stopped { .. } => None,
+        }
+    }
+}
+
+/// The whole story of an error in one line, for logs.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// Why a session got no login.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error("no login could be leased")]
+    Broker(#[from] BrokerError),
+    /// The last attempt failed a moment ago and the next is not due yet.
+    #[error("not connected to the database server of target {target}: {why}")]
+    NotConnected { target: TargetName, why: String },
+}
+
+impl Refuse for LeaseError {
+    fn refusal(&self) -> (RefusalCode, Reason) {
+        let error = match self {
+            Self::NotConnected { .. } => return (RefusalCode::TargetUnavailable, Reason::TargetDown),
+            Self::Broker(error) => error,
+        };
+        match error {
+            BrokerError::Unreachable { .. }
+            | BrokerError::WrongPassword { .. }
+            | BrokerError::NotAdmitted { .. }
+            | BrokerError::TimedOut { .. } => (RefusalCode::TargetUnavailable, Reason::TargetDown),
+            BrokerError::MissingPrivilege { .. }
+            | BrokerError::MissingRole { .. }
+            | BrokerError::Server { .. } => (RefusalCode::TargetUnavailable, Reason::LoginNotMinted),
+            BrokerError::Journal { .. } => (RefusalCode::AuditUnavailable, Reason::JournalFailed),
+            BrokerError::Stopped { .. } => (RefusalCode::TargetUnavailable, Reason::ShuttingDown),
+        }
+    }
+}

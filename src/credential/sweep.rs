@@ -1,0 +1,89 @@
+//! Ends the logins that dead replicas of this installation left behind.
+//!
+//! A replica that lives holds the advisory lock of its epoch. One that merely lost its connection
+//! takes it again within moments, so a sweep looks twice before it believes that an epoch is over,
+//! and holds the epoch's lock itself while it ends its logins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::Facts;
+use crate::credential::connection::Connection;
+use crate::credential::ending::{Ended, World, end};
+use crate::credential::error::{BrokerError, chain};
+use crate::credential::naming::{Epoch, lock_keys};
+use crate::credential::postgres::Found;
+use crate::domain::ids::Installation;
+use crate::domain::target::Engine;
+
+/// Time for a live replica whose connection broke to come back: well above the first steps of its
+/// backoff.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
+
+pub(super) async fn sweep(world: World, installation: Installation, own: Epoch) {
+    if let Err(error) = attempt(&world, &installation, &own).await {
+        tracing::warn!(error = %chain(&error), "could not look for logins that were left behind");
+    }
+}
+
+async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Result<(), BrokerError> {
+    let connection = world.access.connect(&world.home).await?;
+    let mut suspects = BTreeSet::new();
+    for epoch in epochs(&connection.minted(installation).await?, own) {
+        if connection.try_lock(installation, &epoch).await? {
+            unlock(&connection, installation, &epoch).await?;
+            suspects.insert(epoch);
+        }
+    }
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    for epoch in suspects {
+        if !connection.try_lock(installation, &epoch).await? {
+            continue;
+        }
+        let found = connection.minted(installation).await?;
+        for orphan in found.into_iter().filter(|found| found.mark.epoch == epoch) {
+            tracing::info!(login = %orphan.login, replica = %orphan.mark.replica, "ending a login that was left behind");
+            end(world.clone(), ended(world, orphan)).await;
+        }
+        unlock(&connection, installation, &epoch).await?;
+    }
+    Ok(())
+}
+
+fn epochs(found: &[Found], own: &Epoch) -> BTreeSet<Epoch> {
+    let all = found.iter().map(|found| found.mark.epoch.clone());
+    all.filter(|epoch| epoch != own).collect()
+}
+
+fn ended(world: &World, orphan: Found) -> Ended {
+    let facts = Facts {
+        target: Some(world.access.target.clone()),
+        engine: Some(Engine::Postgres),
+        role: Some(orphan.mark.role.clone()),
+        login: Some(orphan.login.shared()),
+        ..Facts::default()
+    };
+    Ended {
+        login: orphan.login,
+        role: orphan.mark.role,
+        facts: Arc::new(facts),
+        why: "left behind by a replica that is gone",
+    }
+}
+
+async fn unlock(
+    connection: &Connection,
+    installation: &Installation,
+    epoch: &Epoch,
+) -> Result<(), BrokerError> {
+    let (high, low) = lock_keys(installation, epoch);
+    let sql = "SELECT pg_advisory_unlock($1, $2)";
+    connection
+        .query("releasing an epoch's lock", sql, &[&high, &low])
+        .await
+        .map(drop)
+}

@@ -1,0 +1,1 @@
+//! The room from outside: whole policies in, decisions and mistakes out.

@@ -1,0 +1,318 @@
+//! What a client and its database say to each other, judged message by message. Pure: bytes come in
+//! lanes, decisions go back into them, and what must be on disk first is handed out as a `Demand`.
+//!
+//! The rules, proven byte by byte on PostgreSQL 15 to 18:
+//!
+//! - One message group (up to a Sync or a Query) is under way at a time, so the transaction status
+//!   at its start is always known.
+//! - Whatever may write is asked for its transaction id by a probe inside its own transaction,
+//!   behind the client's last statement and never before it. Outside of a block the probe is
+//!   followed by a Flush; the Sync that commits goes on only when the intent naming the id is on
+//!   disk. In a block the id is known before COMMIT goes on, with its intent on disk.
+//! - A statement that may commit by itself gets its intent first, and its reply waits until the
+//!   outcome is on disk.
+//! - What is refused is replaced by a message that fails, so that the server itself keeps count of
+//!   what it skips.
+
+mod client;
+mod group;
+mod probe;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
+
+use crate::audit::record::{Outcome, Record};
+use crate::domain::ids::SessionId;
+use crate::domain::refusal::{Reason, Refusal, RefusalCode};
+use crate::session::lane::Lane;
+use crate::session::ledger::Ledger;
+use crate::session::postgres::refusal::put_refusal;
+use crate::session::statements::Statements;
+use crate::wire::PeerMisbehaved;
+use crate::wire::pg::error_response::Severity;
+use crate::wire::pg::from_client;
+use crate::wire::pg::from_server::TransactionStatus;
+use crate::wire::pg::turn::{Owner, Sent, Turn, TurnError};
+
+use group::Group;
+use probe::Probe;
+
+/// Largest message from either side: PostgreSQL's own bound for one field is 1 GiB, and a row or a
+/// Bind holds several.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Largest statement text, which must be read whole to know what it does. Bulk belongs into
+/// parameters or COPY, which stream.
+pub(super) const STATEMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A prepared statement that never exists: binding it fails in any state and any language.
+const POISON: &[u8] = b"gatepost refuses this";
+
+/// What judging came to.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// All that could be judged is judged. The next message needs `at_least` more bytes.
+    More { at_least: usize },
+    /// Nothing more goes on before this is on disk.
+    Demand(Demand),
+    /// The client said good-bye.
+    Terminated,
+}
+
+/// A record that must be durable before the conversation goes on.
+#[derive(Debug)]
+pub(super) enum Demand {
+    /// Answered by [`Conversation::intent_written`] or [`Conversation::intent_failed`].
+    Intent(Record),
+    /// Answered by [`Conversation::outcome_written`].
+    Outcome(Record),
+}
+
+/// Somebody broke the protocol; the connection ends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the client broke the protocol")]
+    Client(#[source] PeerMisbehaved),
+    #[error("a statement of {length} bytes is larger than the limit")]
+    StatementTooLarge { length: usize },
+    #[error("the server broke the protocol")]
+    Server(#[source] PeerMisbehaved),
+    #[error("the server's reply does not fit what was asked")]
+    Turn(#[from] TurnError),
+}
+
+/// What the client's next message has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing.
+    Open,
+    /// The probe's answer.
+    Asking(Then),
+    /// An intent on its way to disk.
+    Writing(Then),
+    /// The end of the group that was sent.
+    AwaitingReady,
+    /// The data of a COPY that came as a simple Query, and was converted.
+    ConvertedCopy,
+    /// The completion of a COMMIT or ROLLBACK in the middle of a group.
+    Settling,
+    /// An outcome on its way to disk; the server's ReadyForQuery waits as well.
+    HoldingReady,
+}
+
+/// How the conversation goes on when what it waited for has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The client's message that was held back is judged again, and is cleared.
+    Judge,
+    /// The Sync of a converted Query is sent.
+    Sync,
+}
+
+/// Bytes of a message that is larger than what was read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    Forward(usize),
+    Discard(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct Conversation {
+    reference: SessionId,
+    turn: Turn,
+    statements: Statements,
+    ledger: Ledger,
+    probe: Probe,
+    phase: Phase,
+    /// The transaction status after all that was sent, if none of it fails.
+    expected: TransactionStatus,
+    group: Group,
+    /// The message that was held back may go on.
+    cleared: bool,
+    /// What the poison's error is replaced by.
+    refusal: Option<Reason>,
+    from_client: Passing,
+    from_server: Passing,
+    backslash_escapes: bool,
+    /// Records that nobody waits for.
+    records: Vec<Record>,
+    scratch: Vec<u8>,
+}
+
+impl Conversation {
+    /// `probe_name` must not be guessable, so that no client hits it by accident.
+    pub(super) fn new(reference: SessionId, ledger: Ledger, probe_name: &str) -> Self {
+        Self {
+            reference,
+            turn: Turn::idle(),
+            statements: Statements::default(),
+            ledger,
+            probe: Probe::new(probe_name),
+            phase: Phase::Open,
+            expected: TransactionStatus::Idle,
+            group: Group::default(),
+            cleared: false,
+            refusal: None,
+            from_client: Passing::Forward(0),
+            from_server: Passing::Forward(0),
+            backslash_escapes: false,
+            records: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Is no transaction open and nothing owed, so that the session may end here without harm?
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open && self.turn.is_clean() && self.group.is_empty()
+    }
+
+    /// May the upstream connection be reset and kept? Not while part of a message is missing.
+    pub(super) fn leaves_clean(&self) -> bool {
+        self.is_at_rest()
+            && self.from_client == Passing::Forward(0)
+            && self.from_server == Passing::Forward(0)
+    }
+
+    /// Is a statement of the client running, which a cancel request may hit?
+    pub(super) fn is_running_client_statement(&self) -> bool {
+        match self.phase {
+            Phase::AwaitingReady | Phase::Asking(_) | Phase::ConvertedCopy | Phase::Settling => {
+                self.turn.is_client_waiting()
+            }
+            Phase::Open => !self.turn.is_settled(),
+            Phase::Writing(_) | Phase::HoldingReady => false,
+        }
+    }
+
+    /// Was something sent that commits, and not answered yet?
+    pub(super) const fn is_committing(&self) -> bool {
+        self.group.commit_sent
+    }
+
+    pub(super) const fn transactions(&self) -> u64 {
+        self.ledger.closed()
+    }
+
+    /// Records to submit without waiting.
+    pub(super) fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// The intent is on disk.
+    pub(super) fn intent_written(&mut self, to_server: &mut Lane) {
+        if let Phase::Writing(then) = self.phase {
+            self.group.commit_sent = true;
+            self.proceed(then, to_server);
+        }
+    }
+
+    /// The intent could not be written: what waited for it is refused, and rolled back.
+    pub(super) fn intent_failed(&mut self, reason: Reason, to_server: &mut Lane) {
+        let Phase::Writing(then) = self.phase else { return };
+        self.group.commit_sent = false;
+        let held = to_server.unjudged().first().copied();
+        match (then, held) {
+            (Then::Sync, _) => {
+                self.poison(reason, to_server);
+                self.proceed(Then::Sync, to_server);
+            }
+            // The Sync itself goes on behind the poison: it ends a transaction that has failed.
+            (Then::Judge, Some(from_client::tag::SYNC)) => {
+                self.poison(reason, to_server);
+                self.proceed(Then::Judge, to_server);
+            }
+            (Then::Judge, Some(from_client::tag::EXECUTE)) => {
+                self.discard_message(to_server);
+                self.poison(reason, to_server);
+                self.phase = Phase::Open;
+            }
+            (Then::Judge, _) => {
+                self.discard_message(to_server);
+                self.poison(reason, to_server);
+                self.proceed(Then::Sync, to_server);
+            }
+        }
+    }
+
+    /// The outcome is on disk; ReadyForQuery may go on.
+    pub(super) const fn outcome_written(&mut self) {
+        self.group.hold_ready = false;
+        self.phase = Phase::AwaitingReady;
+    }
+
+    /// One side is gone. Returns the record of a transaction that was open.
+    pub(super) fn abandon(&mut self, now: SystemTime) -> Option<Record> {
+        let outcome = if self.group.commit_sent {
+            Outcome::InDoubt
+        } else {
+            Outcome::Aborted
+        };
+        self.ledger.close(outcome, now)
+    }
+
+    fn proceed(&mut self, then: Then, to_server: &mut Lane) {
+        match then {
+            Then::Judge => {
+                self.cleared = true;
+                self.phase = Phase::Open;
+            }
+            Then::Sync => {
+                self.add(to_server, from_client::put_sync);
+                self.turn.sent(Sent::Sync, Owner::Client);
+                self.phase = Phase::AwaitingReady;
+            }
+        }
+    }
+
+    /// Puts a message of our own into the lane.
+    fn add(&mut self, lane: &mut Lane, put: impl FnOnce(&mut Vec<u8>)) {
+        self.scratch.clear();
+        put(&mut self.scratch);
+        lane.add(&self.scratch);
+    }
+
+    /// Sends a message that fails; its error is replaced by `reason`.
+    fn poison(&mut self, reason: Reason, to_server: &mut Lane) {
+        self.refusal = Some(reason);
+        self.group.failed = true;
+        self.add(to_server, |out| from_client::put_bind(out, b"", POISON));
+        self.turn.sent(Sent::Bind, Owner::Poison);
+    }
+
+    /// The error that a client sees in place of the poison's.
+    fn put_own_refusal(&mut self, to_client: &mut Lane) {
+        let reason = self.refusal.take().unwrap_or(Reason::JournalFailed);
+        let code = if reason == Reason::JournalFailed {
+            RefusalCode::AuditUnavailable
+        } else {
+            RefusalCode::NotPermitted
+        };
+        let refusal = Refusal {
+            code,
+            reason,
+            reference: self.reference,
+        };
+        self.add(to_client, |out| put_refusal(out, Severity::Error, &refusal));
+    }
+}
+
+/// Moves along what is left of a message that was judged by its head. Says whether it is through.
+fn pass_on(passing: &mut Passing, lane: &mut Lane) -> bool {
+    let available = lane.unjudged().len();
+    match passing {
+        Passing::Forward(left) => {
+            let taken = available.min(*left);
+            lane.forward(taken);
+            *left -= taken;
+            *left == 0
+        }
+        Passing::Discard(left) => {
+            let taken = available.min(*left);
+            lane.discard(taken);
+            *left -= taken;
+            *left == 0
+        }
+    }
+}

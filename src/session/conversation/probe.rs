@@ -1,0 +1,83 @@
+//! The question for the transaction id: prepared once per upstream connection under a name of our
+//! own, bound and executed inside the client's transaction.
+
+use crate::session::lane::Lane;
+use crate::wire::pg::from_client;
+use crate::wire::pg::from_client::Described;
+use crate::wire::pg::from_server;
+use crate::wire::pg::from_server::FromServer;
+use crate::wire::pg::turn::{Owner, Sent, Turn};
+
+/// Schema-qualified, so that no client's search_path can put another function in its place. NULL
+/// until the transaction has written.
+const TEXT: &[u8] = b"SELECT pg_catalog.pg_current_xact_id_if_assigned() /* gatepost */";
+
+/// Which portal carries the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Portal {
+    /// Ends with the transaction at the Sync. Would destroy an unnamed portal that a client in a
+    /// block wants to resume.
+    Unnamed,
+    /// Closed again behind the probe.
+    Named,
+}
+
+#[derive(Debug)]
+pub(super) struct Probe {
+    name: Vec<u8>,
+    /// Does the server hold our statement under our name, as far as anybody can tell?
+    trusted: bool,
+}
+
+impl Probe {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.as_bytes().to_vec(),
+            trusted: false,
+        }
+    }
+
+    /// Something ran that could have removed or replaced the statement.
+    pub(super) const fn distrust(&mut self) {
+        self.trusted = false;
+    }
+
+    /// The server has prepared the statement.
+    pub(super) const fn prepared(&mut self) {
+        self.trusted = true;
+    }
+
+    /// Puts the probe behind what the client sent.
+    pub(super) fn put(&self, portal: Portal, scratch: &mut Vec<u8>, lane: &mut Lane, turn: &mut Turn) {
+        scratch.clear();
+        if !self.trusted {
+            // Closing what does not exist is no error; preparing what exists would be.
+            from_client::put_close(scratch, Described::Statement, &self.name);
+            turn.sent(Sent::Close, Owner::Ours);
+            from_client::put_parse(scratch, &self.name, TEXT);
+            turn.sent(Sent::Parse, Owner::Ours);
+        }
+        let name: &[u8] = match portal {
+            Portal::Unnamed => b"",
+            Portal::Named => &self.name,
+        };
+        from_client::put_bind(scratch, name, &self.name);
+        turn.sent(Sent::Bind, Owner::Probe);
+        from_client::put_execute(scratch, name, 0);
+        turn.sent(Sent::Execute, Owner::Probe);
+        if portal == Portal::Named {
+            from_client::put_close(scratch, Described::Portal, name);
+            turn.sent(Sent::Close, Owner::Ours);
+        }
+        lane.add(scratch);
+    }
+}
+
+/// The id in the probe's row: one binary `xid8`, or NULL.
+pub(super) fn id_in_row(body: &[u8]) -> Option<u64> {
+    let Ok(FromServer::DataRow(row)) = from_server::parse(from_server::tag::DATA_ROW, body) else {
+        return None;
+    };
+    let bytes: [u8; 8] = row.column(0)??.try_into().ok()?;
+    Some(u64::from_be_bytes(bytes))
+}

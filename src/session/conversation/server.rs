@@ -1,0 +1,308 @@
+//! Judging what the server sends.
+
+use std::time::SystemTime;
+
+use crate::audit::record::Outcome;
+use crate::session::lane::Lane;
+use crate::sql::Kind;
+use crate::wire::Decoded;
+use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
+use crate::wire::pg::from_server::{self, FromServer, TransactionStatus, tag};
+use crate::wire::pg::turn::{Owner, Reply, Sent};
+
+use super::group::Group;
+use super::{Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, Then, Verdict, pass_on};
+
+impl Conversation {
+    /// Judges what the server sent.
+    pub(in crate::session) fn judge_server(
+        &mut self,
+        to_client: &mut Lane,
+        to_server: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Verdict, Fault> {
+        loop {
+            if !pass_on(&mut self.from_server, to_client) {
+                return Ok(Verdict::More { at_least: 1 });
+            }
+            if matches!(self.phase, Phase::HoldingReady) {
+                return Ok(Verdict::More { at_least: 0 });
+            }
+            let head = match frame::head(to_client.unjudged(), MESSAGE_BYTES_MAX).map_err(Fault::Server)? {
+                Decoded::Message(head) => head,
+                Decoded::NeedMore { at_least } => return Ok(Verdict::More { at_least }),
+            };
+            if is_read(head.tag, self.turn.front_owner()) && to_client.unjudged().len() < head.length {
+                return Ok(Verdict::More {
+                    at_least: head.length,
+                });
+            }
+            let demand = match head.tag {
+                tag::READY_FOR_QUERY => self.ready(head, to_client, now)?,
+                tag::ERROR_RESPONSE => self.failed(head, to_client, to_server)?,
+                _ => self.server_message(head, to_client, to_server, now)?,
+            };
+            if let Some(demand) = demand {
+                return Ok(Verdict::Demand(demand));
+            }
+        }
+    }
+
+    fn server_message(
+        &mut self,
+        head: Head,
+        to_client: &mut Lane,
+        to_server: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Option<Demand>, Fault> {
+        let reply = self.turn.received(head.tag, None)?;
+        let Reply::To(sent, owner) = reply else {
+            self.note_parameter(head, to_client)?;
+            self.pass(head, to_client, true);
+            return Ok(None);
+        };
+        match owner {
+            Owner::Client => {
+                match head.tag {
+                    tag::PARSE_COMPLETE => self.statements.parsed(),
+                    tag::BIND_COMPLETE => self.statements.bound(),
+                    _ => self.progress(sent, head, to_client, now),
+                }
+                self.pass(head, to_client, true);
+            }
+            Owner::Converted => {
+                self.progress(sent, head, to_client, now);
+                let shown = !matches!(head.tag, tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::NO_DATA);
+                self.pass(head, to_client, shown);
+            }
+            Owner::Ours | Owner::Poison => {
+                if head.tag == tag::PARSE_COMPLETE {
+                    self.probe.prepared();
+                }
+                self.pass(head, to_client, false);
+            }
+            Owner::Probe => {
+                if head.tag == tag::DATA_ROW {
+                    let body = to_client
+                        .unjudged()
+                        .get(HEAD_BYTES..head.length)
+                        .unwrap_or_default();
+                    self.ledger.learned(super::probe::id_in_row(body));
+                }
+                self.pass(head, to_client, false);
+                let answered = head.tag == tag::COMMAND_COMPLETE && !self.turn.is_own_group();
+                if answered {
+                    return Ok(self.answered(to_server));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a reply to the client tells about its statements.
+    fn progress(&mut self, sent: Sent, head: Head, to_client: &Lane, now: SystemTime) {
+        match head.tag {
+            tag::COMMAND_COMPLETE => {
+                let body = to_client
+                    .unjudged()
+                    .get(HEAD_BYTES..head.length)
+                    .unwrap_or_default();
+                let body = body.strip_suffix(b"\0").unwrap_or(body);
+                self.completed(body, now);
+            }
+            // An empty Query put nothing on record; an empty Execute did.
+            tag::EMPTY_QUERY if sent == Sent::Query => {}
+            tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::FUNCTION_RESULT => {
+                self.ledger.completed(b"");
+            }
+            // The Sync that was sent behind the COPY will not be answered: the client goes on.
+            tag::COPY_IN if sent == Sent::Execute && self.phase == Phase::AwaitingReady => {
+                self.phase = Phase::Open;
+            }
+            _ => {}
+        }
+    }
+
+    fn completed(&mut self, command: &[u8], now: SystemTime) {
+        let Some(kind) = self.ledger.completed(command) else {
+            return;
+        };
+        let outcome = match (kind, command) {
+            (Kind::Commit | Kind::Unknown, b"COMMIT") => Outcome::Committed,
+            (Kind::PrepareTransaction, b"PREPARE TRANSACTION") => Outcome::Prepared,
+            (Kind::Commit | Kind::PrepareTransaction | Kind::Rollback, b"ROLLBACK") => Outcome::Aborted,
+            _ => return,
+        };
+        self.group.ending = false;
+        if self.phase == Phase::Settling {
+            self.phase = Phase::Open;
+        }
+        self.records.extend(self.ledger.close(outcome, now));
+        self.group.commit_sent = false;
+    }
+
+    /// The server's parameters as far as they change how texts are read.
+    fn note_parameter(&mut self, head: Head, to_client: &Lane) -> Result<(), Fault> {
+        if head.tag != tag::PARAMETER_STATUS {
+            return Ok(());
+        }
+        let body = to_client
+            .unjudged()
+            .get(HEAD_BYTES..head.length)
+            .unwrap_or_default();
+        if let FromServer::ParameterStatus { name, value } =
+            from_server::parse(head.tag, body).map_err(Fault::Server)?
+            && name == b"standard_conforming_strings"
+        {
+            self.backslash_escapes = value == b"off";
+        }
+        Ok(())
+    }
+
+    /// Forwards or drops a message, as far as it is here; the rest follows as it comes.
+    fn pass(&mut self, head: Head, to_client: &mut Lane, shown: bool) {
+        self.from_server = if shown {
+            Passing::Forward(head.length)
+        } else {
+            Passing::Discard(head.length)
+        };
+        pass_on(&mut self.from_server, to_client);
+    }
+
+    /// The probe has answered inside the client's group.
+    fn answered(&mut self, to_server: &mut Lane) -> Option<Demand> {
+        let Phase::Asking(then) = self.phase else {
+            return None;
+        };
+        if self.ledger.wants_intent()
+            && !self.group.failed
+            && let Some(record) = self.ledger.intent()
+        {
+            self.phase = Phase::Writing(then);
+            return Some(Demand::Intent(record));
+        }
+        self.proceed(then, to_server);
+        None
+    }
+
+    fn ready(&mut self, head: Head, to_client: &mut Lane, now: SystemTime) -> Result<Option<Demand>, Fault> {
+        let body = to_client
+            .unjudged()
+            .get(HEAD_BYTES..head.length)
+            .unwrap_or_default();
+        let FromServer::ReadyForQuery(status) = from_server::parse(head.tag, body).map_err(Fault::Server)?
+        else {
+            return Ok(None);
+        };
+        if self.turn.front_owner() == Some(Owner::Ours) {
+            return self.own_group_ended(head, status, to_client);
+        }
+        if status == TransactionStatus::Idle {
+            let outcome = if self.group.failed {
+                Outcome::Aborted
+            } else {
+                Outcome::Committed
+            };
+            let record = self.ledger.close(outcome, now);
+            match record {
+                Some(record) if self.group.hold_ready => {
+                    self.phase = Phase::HoldingReady;
+                    return Ok(Some(Demand::Outcome(record)));
+                }
+                record => self.records.extend(record),
+            }
+            self.statements.transaction_ended();
+        }
+        self.turn.received(head.tag, Some(status))?;
+        self.pass(head, to_client, true);
+        self.expected = status;
+        self.group = Group::default();
+        // A probe group may still be on its way behind the client's.
+        self.phase = if self.turn.is_settled() {
+            Phase::Open
+        } else {
+            Phase::AwaitingReady
+        };
+        Ok(None)
+    }
+
+    /// The end of a probe's own group, of which the client knows nothing.
+    fn own_group_ended(
+        &mut self,
+        head: Head,
+        status: TransactionStatus,
+        to_client: &mut Lane,
+    ) -> Result<Option<Demand>, Fault> {
+        self.turn.received(head.tag, Some(status))?;
+        self.pass(head, to_client, false);
+        self.expected = status;
+        if let Phase::Asking(then) = self.phase {
+            if status == TransactionStatus::InBlock
+                && self.ledger.wants_intent()
+                && let Some(record) = self.ledger.intent()
+            {
+                self.phase = Phase::Writing(then);
+                return Ok(Some(Demand::Intent(record)));
+            }
+            self.cleared = true;
+        }
+        self.phase = Phase::Open;
+        Ok(None)
+    }
+
+    fn failed(
+        &mut self,
+        head: Head,
+        to_client: &mut Lane,
+        to_server: &mut Lane,
+    ) -> Result<Option<Demand>, Fault> {
+        let own_group = self.turn.is_own_group();
+        let owner = match self.turn.received(head.tag, None)? {
+            Reply::To(_, owner) => owner,
+            Reply::Unasked => Owner::Client,
+        };
+        let body = to_client
+            .unjudged()
+            .get(HEAD_BYTES..head.length)
+            .unwrap_or_default();
+        let parsed = from_server::parse(head.tag, body).map_err(Fault::Server)?;
+        let fatal = matches!(&parsed, FromServer::ErrorResponse(fields)
+            if matches!(fields.get(b'V'), Some(b"FATAL" | b"PANIC")));
+        if own_group && !fatal {
+            // The client's statement before it has failed the block, and the client was told.
+            self.probe.distrust();
+            self.pass(head, to_client, false);
+            return Ok(None);
+        }
+        if owner == Owner::Poison && !fatal {
+            self.pass(head, to_client, false);
+            self.put_own_refusal(to_client);
+        } else {
+            self.pass(head, to_client, true);
+        }
+        if matches!(owner, Owner::Probe | Owner::Ours) {
+            self.probe.distrust();
+        }
+        self.statements.failed();
+        self.ledger.failed();
+        self.group.failed = true;
+        self.group.ending = false;
+        self.group.commit_sent = false;
+        match self.phase {
+            Phase::Asking(then) => self.proceed(then, to_server),
+            Phase::ConvertedCopy => self.proceed(Then::Sync, to_server),
+            Phase::Settling => self.phase = Phase::Open,
+            Phase::Open | Phase::Writing(_) | Phase::AwaitingReady | Phase::HoldingReady => {}
+        }
+        Ok(None)
+    }
+}
+
+/// Must the message be here as a whole before it is judged?
+fn is_read(tag: u8, owner: Option<Owner>) -> bool {
+    match tag {
+        tag::READY_FOR_QUERY | tag::ERROR_RESPONSE | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS => true,
+        tag::DATA_ROW => owner == Some(Owner::Probe),
+        _ => false,
+    }
+}

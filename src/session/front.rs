@@ -1,0 +1,64 @@
+//! How a protocol speaks to its client. The story in `mod.rs` is written once against this trait;
+//! protocols differ only in wording.
+
+use std::io;
+
+use crate::domain::correlation::Correlation;
+use crate::domain::refusal::{Reason, Refusal, RefusalCode};
+use crate::domain::secret::Secret;
+use crate::session::registry::CancelDesk;
+use crate::upstream::checkout::Checkout;
+
+/// What a client presented, before anything of it is verified.
+#[derive(Debug)]
+pub(super) struct Presented {
+    /// The raw token; empty when the client sent none.
+    pub(super) token: Secret<Vec<u8>>,
+    /// The start-up `user`: a role, `auto`, or a name of the identity.
+    pub(super) wanted: String,
+    /// The database, alias, or `target/database`.
+    pub(super) database: String,
+    pub(super) application: Option<String>,
+    /// Start-up settings for the server.
+    pub(super) settings: Vec<(String, String)>,
+    pub(super) correlation: Option<Correlation>,
+    /// The protocol's minor version, which decides how long a cancel key is.
+    pub(super) minor: u16,
+}
+
+/// How the opening of a connection ended, if not with a token.
+#[derive(Debug)]
+pub(super) enum Opening {
+    Presented(Presented),
+    /// A connection that only asked for a cancel; there is no reply to it.
+    Cancel {
+        process: i32,
+        key: Vec<u8>,
+    },
+    /// The client went away, or never spoke.
+    Gone,
+    /// The client is to be told why.
+    Refused(RefusalCode, Reason),
+}
+
+/// Proof that policy, journal, broker and pool all said yes. Made only in `Gate::open`, consumed by
+/// the one welcome that it permits.
+#[derive(Debug)]
+pub(super) struct WelcomePermit(pub(super) ());
+
+/// One protocol's client side, up to the relay.
+pub(super) trait Front: Sized {
+    /// Speaks with the client until it has presented a token.
+    async fn open(&mut self) -> Opening;
+
+    /// Tells the client that it is in, with what the real server reports about itself.
+    async fn welcome(
+        &mut self,
+        permit: WelcomePermit,
+        upstream: &Checkout,
+        desk: &CancelDesk,
+    ) -> io::Result<()>;
+
+    /// Tells the client why it is not, and closes.
+    async fn refuse(self, refusal: Refusal);
+}

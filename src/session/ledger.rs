@@ -1,0 +1,388 @@
+//! The client's transactions as they unfold, and the audit records that they become. Pure: the
+//! relay says what it saw, the ledger says what is to be written.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
+use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
+use crate::domain::ids::SessionId;
+use crate::sql::Kind;
+use crate::sql::correlation::{Reach, SetCorrelation};
+
+/// Statements of one transaction that are named in its record; the rest is counted.
+const STATEMENTS_MAX: usize = 200;
+
+/// One transaction.
+#[derive(Debug)]
+struct Work {
+    number: u64,
+    began: SystemTime,
+    statements: Vec<Statement>,
+    omitted: u64,
+    /// The first statement whose row count has not arrived.
+    unanswered: usize,
+    /// The engine's transaction id, once known.
+    id: Option<u64>,
+    correlation: Vec<Correlation>,
+    /// Did something run that may have written?
+    may_have_written: bool,
+    /// Did the probe answer behind the last of it?
+    asked: bool,
+    /// Did something run whose effect the probe cannot fully see?
+    partial: bool,
+    /// The session's own setting when the transaction began: a rollback returns to it.
+    session_id_before: Option<Correlation>,
+}
+
+/// All transactions of one session, one at a time.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    facts: Arc<Facts>,
+    session: SessionId,
+    backend: i32,
+    /// From the start-up of the connection.
+    startup: Option<Correlation>,
+    /// By `SET gatepost.correlation_id`.
+    session_wide: Option<Correlation>,
+    /// In comments of texts that were parsed since the last transaction ended.
+    comments: Vec<Correlation>,
+    work: Option<Work>,
+    closed: u64,
+    /// The kinds of the statements whose completion the server still owes, in order.
+    running: VecDeque<Kind>,
+}
+
+impl Ledger {
+    pub(super) fn new(
+        facts: Arc<Facts>,
+        session: SessionId,
+        backend: i32,
+        startup: Option<Correlation>,
+    ) -> Self {
+        Self {
+            facts,
+            session,
+            backend,
+            startup,
+            session_wide: None,
+            comments: Vec::new(),
+            work: None,
+            closed: 0,
+            running: VecDeque::new(),
+        }
+    }
+
+    /// Transactions on record so far.
+    pub(super) const fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    fn work(&mut self, now: SystemTime) -> &mut Work {
+        let (number, session_id_before) = (self.closed + 1, &self.session_wide);
+        self.work.get_or_insert_with(|| Work {
+            number,
+            began: now,
+            statements: Vec::new(),
+            omitted: 0,
+            unanswered: 0,
+            id: None,
+            correlation: session_id_before.iter().cloned().collect(),
+            may_have_written: false,
+            asked: false,
+            partial: false,
+            session_id_before: session_id_before.clone(),
+        })
+    }
+
+    /// A BEGIN was sent: what follows is one transaction.
+    pub(super) fn began(&mut self, now: SystemTime) {
+        self.work(now);
+    }
+
+    /// A statement was sent.
+    pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
+        self.running.push_back(kind);
+        if kind.controls_transaction() {
+            return;
+        }
+        if kind.is_inert() && self.work.is_none() {
+            return;
+        }
+        let work = self.work(now);
+        if !kind.is_inert() {
+            work.may_have_written = true;
+            work.asked = false;
+        }
+        work.partial |= kind.may_commit_itself();
+        if work.statements.len() < STATEMENTS_MAX {
+            work.statements.push(Statement {
+                text: text.clone(),
+                kind: kind.label(),
+                rows: None,
+            });
+        } else {
+            work.omitted += 1;
+        }
+    }
+
+    /// Another part of a statement that is already on record was asked for.
+    pub(super) fn continued(&mut self, kind: Kind) {
+        self.running.push_back(kind);
+    }
+
+    /// A text with these correlation ids in its comments was sent.
+    pub(super) fn comments(&mut self, ids: &[Correlation]) {
+        let room = CORRELATION_IDS_MAX.saturating_sub(self.comments.len());
+        self.comments.extend(ids.iter().take(room).cloned());
+    }
+
+    /// A `SET` of the correlation id was sent; `in_block` when it is part of a larger transaction.
+    pub(super) fn set_correlation(&mut self, set: &SetCorrelation, in_block: bool, now: SystemTime) {
+        match set.reach {
+            // Outside of a block the server warns that SET LOCAL has no effect.
+            Reach::Transaction if !in_block => {}
+            Reach::Transaction => self.note_id(set.value.as_ref(), now),
+            Reach::Session => {
+                if in_block {
+                    self.note_id(set.value.as_ref(), now);
+                }
+                self.session_wide.clone_from(&set.value);
+            }
+        }
+    }
+
+    fn note_id(&mut self, id: Option<&Correlation>, now: SystemTime) {
+        let work = self.work(now);
+        if let Some(id) = id.filter(|id| !work.correlation.contains(id))
+            && work.correlation.len() < CORRELATION_IDS_MAX
+        {
+            work.correlation.push(id.clone());
+        }
+    }
+
+    /// The probe answered.
+    pub(super) fn learned(&mut self, id: Option<u64>) {
+        if let Some(work) = &mut self.work {
+            work.id = id.or(work.id);
+            work.asked = true;
+        }
+    }
+
+    /// Something partial happened that no kind says (several statements in one string …).
+    pub(super) fn mark_partial(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.partial = true;
+        }
+    }
+
+    /// Is the transaction id wanted and not known? Not when the probe has said that there is none
+    /// and nothing ran since.
+    pub(super) fn wants_id(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| work.may_have_written && work.id.is_none() && !work.asked)
+    }
+
+    /// Must an intent be on disk before this transaction may commit? Yes as soon as it has a
+    /// transaction id, or may have written in a way that the probe cannot see.
+    pub(super) fn wants_intent(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| work.id.is_some() || work.partial)
+    }
+
+    /// A statement completed with this command tag. Returns its kind.
+    pub(super) fn completed(&mut self, tag: &[u8]) -> Option<Kind> {
+        let kind = self.running.pop_front();
+        let counts = kind.is_some_and(|kind| !kind.controls_transaction());
+        if let Some(work) = self.work.as_mut().filter(|_| counts)
+            && let Some(statement) = work.statements.get_mut(work.unanswered)
+        {
+            statement.rows = rows(tag);
+            work.unanswered += 1;
+        }
+        kind
+    }
+
+    /// The server reported an error: nothing that was sent before it is still to complete.
+    pub(super) fn failed(&mut self) {
+        self.running.clear();
+        if let Some(work) = &mut self.work {
+            work.unanswered = work.statements.len();
+        }
+    }
+
+    /// The intent of the transaction that is about to commit.
+    pub(super) fn intent(&mut self) -> Option<Record> {
+        let correlation = self.correlation();
+        let work = self.work.as_ref()?;
+        let event = Event::TransactionIntent(Box::new(transaction(work, self.backend)));
+        Some(Record {
+            facts: self.facts.clone(),
+            correlation,
+            event,
+        })
+    }
+
+    /// The transaction ended. `None` when nothing ran in it that is worth a record.
+    pub(super) fn close(&mut self, outcome: Outcome, now: SystemTime) -> Option<Record> {
+        let correlation = self.correlation();
+        self.comments.clear();
+        let work = self.work.take()?;
+        if outcome == Outcome::Aborted {
+            self.session_wide.clone_from(&work.session_id_before);
+        }
+        if !work.may_have_written {
+            return None;
+        }
+        self.closed += 1;
+        let scope = match work.id {
+            _ if work.partial => Scope::Partial,
+            None if outcome == Outcome::Committed => Scope::ReadOnly,
+            None | Some(_) => Scope::Complete,
+        };
+        let duration = now.duration_since(work.began).unwrap_or_default();
+        let transaction = Box::new(transaction(&work, self.backend));
+        let event = Event::TransactionOutcome {
+            transaction,
+            scope,
+            outcome,
+            duration,
+        };
+        Some(Record {
+            facts: self.facts.clone(),
+            correlation,
+            event,
+        })
+    }
+
+    /// All ids that the current transaction carries, most specific source first; one of our own
+    /// when the client gave none.
+    fn correlation(&self) -> Vec<Correlation> {
+        let mut ids: Vec<Correlation> = self
+            .work
+            .iter()
+            .flat_map(|work| &work.correlation)
+            .cloned()
+            .collect();
+        for id in &self.comments {
+            if ids.len() < CORRELATION_IDS_MAX && !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        if ids.is_empty() {
+            ids.extend(self.startup.clone());
+        }
+        if ids.is_empty() {
+            let own = format!("{}/{}", self.session, self.closed + 1);
+            ids.extend(Correlation::new(&own, CorrelationSource::Generated));
+        }
+        ids
+    }
+}
+
+fn transaction(work: &Work, backend: i32) -> Transaction {
+    Transaction {
+        number: work.number,
+        id: work.id,
+        statements: work.statements.clone(),
+        statements_omitted: work.omitted,
+        began: work.began,
+        backend,
+    }
+}
+
+/// The row count at the end of a command tag (`INSERT 0 5`, `UPDATE 3`, `SELECT 1`).
+fn rows(tag: &[u8]) -> Option<u64> {
+    let last = tag.rsplit(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(last).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    struct Fixed;
+    impl std::fmt::Debug for Fixed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Fixed")
+        }
+    }
+    impl crate::domain::Random for Fixed {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn ledger() -> Ledger {
+        let startup = Correlation::new("boot", CorrelationSource::Startup);
+        Ledger::new(Arc::new(Facts::default()), SessionId::random(&Fixed), 42, startup)
+    }
+
+    fn ids(record: &Record) -> Vec<&str> {
+        record.correlation.iter().map(|it| it.id.as_ref()).collect()
+    }
+
+    fn set(value: &str, reach: Reach) -> SetCorrelation {
+        SetCorrelation {
+            reach,
+            value: Correlation::new(value, CorrelationSource::Set),
+        }
+    }
+
+    #[test]
+    fn a_local_id_beats_the_start_up_and_ends_with_its_transaction() {
+        let mut ledger = ledger();
+        let text: Arc<str> = Arc::from("insert");
+        ledger.began(NOW);
+        ledger.set_correlation(&set("message-1", Reach::Transaction), true, NOW);
+        ledger.statement(&text, Kind::Insert, NOW);
+        ledger.learned(Some(700));
+        let record = ledger.close(Outcome::Committed, NOW).unwrap();
+        assert_eq!(ids(&record), ["message-1"]);
+        ledger.statement(&text, Kind::Insert, NOW);
+        assert_eq!(ids(&ledger.close(Outcome::Committed, NOW).unwrap()), ["boot"]);
+    }
+
+    #[test]
+    fn a_rollback_returns_to_the_earlier_session_id() {
+        let mut ledger = ledger();
+        let text: Arc<str> = Arc::from("insert");
+        ledger.set_correlation(&set("a", Reach::Session), false, NOW);
+        ledger.began(NOW);
+        ledger.set_correlation(&set("b", Reach::Session), true, NOW);
+        ledger.statement(&text, Kind::Insert, NOW);
+        assert_eq!(ids(&ledger.close(Outcome::Aborted, NOW).unwrap()), ["a", "b"]);
+        ledger.statement(&text, Kind::Insert, NOW);
+        assert_eq!(ids(&ledger.close(Outcome::Committed, NOW).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn transactions_without_work_leave_no_record() {
+        let mut ledger = ledger();
+        ledger.began(NOW);
+        ledger.statement(&Arc::from("set x = 1"), Kind::Set, NOW);
+        assert!(ledger.close(Outcome::Committed, NOW).is_none());
+    }
+
+    #[test]
+    fn row_counts_reach_their_statements() {
+        let mut ledger = ledger();
+        ledger.statement(&Arc::from("begin"), Kind::Begin, NOW);
+        ledger.statement(&Arc::from("insert"), Kind::Insert, NOW);
+        ledger.statement(&Arc::from("update"), Kind::Update, NOW);
+        for tag in ["BEGIN", "INSERT 0 3", "UPDATE 2"] {
+            ledger.completed(tag.as_bytes());
+        }
+        let record = ledger.close(Outcome::Committed, NOW).unwrap();
+        let Event::TransactionOutcome { transaction, .. } = record.event else {
+            panic!()
+        };
+        let rows: Vec<_> = transaction.statements.iter().map(|it| it.rows).collect();
+        assert_eq!(rows, [Some(3), Some(2)]);
+    }
+}

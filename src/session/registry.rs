@@ -1,0 +1,211 @@
+//! Live sessions: who may still come in, and whom a cancel request is for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dashmap::DashMap;
+use tokio::sync::mpsc;
+
+use crate::domain::clock::Random;
+use crate::domain::identity::IdentityKey;
+use crate::domain::ids::RuleName;
+
+/// Tries at finding a process number that no live session has; with 2^31 numbers the first is free.
+const PROCESS_TRIES: usize = 64;
+
+/// Bytes of a cancel key: 4 is all that protocol 3.0 has room for, 32 is what servers give at 3.2.
+const KEY_BYTES_3_0: usize = 4;
+const KEY_BYTES_3_2: usize = 32;
+
+/// Shared by all threads.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    cancels: DashMap<i32, CancelEntry>,
+    seats: DashMap<(RuleName, IdentityKey), Arc<AtomicU32>>,
+}
+
+struct CancelEntry {
+    key: Vec<u8>,
+    request: mpsc::Sender<()>,
+}
+
+impl std::fmt::Debug for CancelEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CancelEntry")
+    }
+}
+
+/// A session's cancel key, and where requests with it arrive. Withdrawn when dropped.
+#[derive(Debug)]
+pub(super) struct CancelDesk {
+    registry: Registry,
+    pub(super) process: i32,
+    pub(super) key: Vec<u8>,
+    pub(super) requests: mpsc::Receiver<()>,
+}
+
+/// A session counted against its rule's limit; counted down when dropped, on every path.
+#[derive(Debug)]
+pub(super) struct Seat {
+    registry: Registry,
+    place: (RuleName, IdentityKey),
+    counter: Arc<AtomicU32>,
+}
+
+impl Registry {
+    /// Issues a cancel key of our own for a session that speaks protocol 3.`minor`.
+    pub(super) fn open_desk(&self, minor: u16, random: &dyn Random) -> Option<CancelDesk> {
+        let length = if minor >= 2 { KEY_BYTES_3_2 } else { KEY_BYTES_3_0 };
+        let mut key = vec![0; length];
+        random.fill(&mut key);
+        let (request, requests) = mpsc::channel(1);
+        for _ in 0..PROCESS_TRIES {
+            let mut bytes = [0; 4];
+            random.fill(&mut bytes);
+            let process = i32::from_be_bytes(bytes) & i32::MAX;
+            if let dashmap::Entry::Vacant(place) = self.inner.cancels.entry(process) {
+                place.insert(CancelEntry {
+                    key: key.clone(),
+                    request,
+                });
+                return Some(CancelDesk {
+                    registry: self.clone(),
+                    process,
+                    key,
+                    requests,
+                });
+            }
+        }
+        None
+    }
+
+    /// Passes a cancel request on. Wrong keys are ignored, and nobody is told.
+    pub fn cancel(&self, process: i32, key: &[u8]) {
+        if let Some(entry) = self.inner.cancels.get(&process)
+            && is_same(&entry.key, key)
+        {
+            // Full means that a request is waiting already.
+            let _ = entry.request.try_send(());
+        }
+    }
+
+    /// Takes a seat under a rule, if its limit leaves one for this identity.
+    pub(super) fn take_seat(
+        &self,
+        rule: &RuleName,
+        identity: &IdentityKey,
+        limit: Option<u32>,
+    ) -> Result<Seat, u32> {
+        let place = (rule.clone(), identity.clone());
+        let counter = self.inner.seats.entry(place.clone()).or_default().clone();
+        let limit = limit.unwrap_or(u32::MAX);
+        let taken = counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+            (count < limit).then_some(count + 1)
+        });
+        match taken {
+            Ok(_) => Ok(Seat {
+                registry: self.clone(),
+                place,
+                counter,
+            }),
+            Err(_) => Err(limit),
+        }
+    }
+
+    /// Sessions that passed the policy.
+    pub fn sessions(&self) -> u32 {
+        self.inner
+            .seats
+            .iter()
+            .map(|entry| entry.value().load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// Compares without telling by its duration how much was right.
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let difference = left
+        .iter()
+        .zip(right)
+        .fold(0, |all, (left, right)| all | (left ^ right));
+    left.len() == right.len() && difference == 0
+}
+
+impl Drop for CancelDesk {
+    fn drop(&mut self) {
+        self.registry.inner.cancels.remove(&self.process);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::SeqCst);
+        // The entry goes when nobody counts in it; a newcomer holds the counter under the same lock.
+        self.registry.inner.seats.remove_if(&self.place, |_, counter| {
+            counter.load(Ordering::SeqCst) == 0 && Arc::strong_count(counter) <= 2
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Counting(std::sync::atomic::AtomicU32);
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(u8::try_from(self.0.fetch_add(1, Ordering::SeqCst) % 128).unwrap());
+        }
+    }
+
+    fn key() -> (RuleName, IdentityKey) {
+        let identity = IdentityKey {
+            provider: "p".into(),
+            tenant: None,
+            subject: "s".to_owned(),
+        };
+        ("r".into(), identity)
+    }
+
+    #[test]
+    fn seats_are_counted_down_and_forgotten() {
+        let registry = Registry::default();
+        let (rule, identity) = key();
+        let seats: Vec<_> = (0..2)
+            .map(|_| registry.take_seat(&rule, &identity, Some(2)).unwrap())
+            .collect();
+        assert_eq!(registry.take_seat(&rule, &identity, Some(2)).unwrap_err(), 2);
+        assert_eq!(registry.sessions(), 2);
+        drop(seats);
+        assert_eq!(registry.sessions(), 0);
+        assert!(registry.inner.seats.is_empty());
+        assert!(registry.take_seat(&rule, &identity, Some(1)).is_ok());
+    }
+
+    #[test]
+    fn a_cancel_needs_the_whole_key_and_a_live_session() {
+        let registry = Registry::default();
+        let random = Counting(std::sync::atomic::AtomicU32::new(1));
+        let mut desk = registry.open_desk(2, &random).unwrap();
+        let heard = Cell::new(0);
+        for key in [&desk.key[..31], &[0; 32][..], &desk.key[..]] {
+            registry.cancel(desk.process, key);
+            if desk.requests.try_recv().is_ok() {
+                heard.set(heard.get() + 1);
+            }
+        }
+        assert_eq!(heard.get(), 1);
+        let (process, key) = (desk.process, desk.key.clone());
+        drop(desk);
+        registry.cancel(process, &key);
+        assert!(registry.inner.cancels.is_empty());
+    }
+}

@@ -1,0 +1,214 @@
+//! What the names of prepared statements and portals stand for, as far as the server has confirmed
+//! it. A name that is not known here stands for the worst that it could be.
+//!
+//! A Parse or Bind counts only once the server has answered it: if it fails, the name keeps its old
+//! meaning, and believing the new one would let a statement run unrecognised.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::sql::Kind;
+use crate::sql::correlation::SetCorrelation;
+
+/// Names that one session may keep; a driver's cache holds some hundreds. Beyond it new names are
+/// not remembered, so their statements count as unknown and are treated with the most care.
+const NAMES_MAX: usize = 20_000;
+
+/// A prepared statement's text and what was read in it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) text: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) sets: Vec<SetCorrelation>,
+}
+
+impl Prepared {
+    /// What a name stands for that nobody here knows: a statement of SQL's PREPARE, a cursor.
+    pub(super) fn unknown() -> Arc<Self> {
+        let text = Arc::from("/* prepared outside of the protocol */");
+        Arc::new(Self {
+            text,
+            kind: Kind::Unknown,
+            sets: Vec::new(),
+        })
+    }
+}
+
+/// A portal: a statement with its parameters, executed once or in parts.
+#[derive(Clone, Debug)]
+pub(super) struct Portal {
+    pub(super) statement: Arc<Prepared>,
+    /// Was it executed before? A portal that is fetched in parts is one statement on record.
+    pub(super) executed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    confirmed: HashMap<Vec<u8>, Arc<Prepared>>,
+    portals: HashMap<Vec<u8>, Portal>,
+    /// Sent and not answered yet, in order.
+    parsing: VecDeque<(Vec<u8>, Arc<Prepared>)>,
+    binding: VecDeque<(Vec<u8>, Portal)>,
+}
+
+impl Statements {
+    /// A Parse was sent.
+    pub(super) fn parse(&mut self, name: &[u8], statement: Arc<Prepared>) {
+        self.parsing.push_back((name.to_vec(), statement));
+    }
+
+    /// A Bind was sent.
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
+        let latest = self
+            .parsing
+            .iter()
+            .rev()
+            .find(|(name, _)| name == statement)
+            .map(|(_, it)| it);
+        let statement = latest.or_else(|| self.confirmed.get(statement)).cloned();
+        let statement = statement.unwrap_or_else(Prepared::unknown);
+        self.binding.push_back((
+            portal.to_vec(),
+            Portal {
+                statement,
+                executed: false,
+            },
+        ));
+    }
+
+    /// An Execute is about to be sent. Returns the statement, and whether this is its first part.
+    pub(super) fn execute(&mut self, portal: &[u8]) -> (Arc<Prepared>, bool) {
+        let latest = self
+            .binding
+            .iter_mut()
+            .rev()
+            .find(|(name, _)| name == portal)
+            .map(|(_, it)| it);
+        let Some(found) = latest.or_else(|| self.portals.get_mut(portal)) else {
+            return (Prepared::unknown(), true);
+        };
+        let first = !std::mem::replace(&mut found.executed, true);
+        (found.statement.clone(), first)
+    }
+
+    /// What an Execute of this portal would run.
+    pub(super) fn peek(&self, portal: &[u8]) -> Arc<Prepared> {
+        let latest = self
+            .binding
+            .iter()
+            .rev()
+            .find(|(name, _)| name == portal)
+            .map(|(_, it)| it);
+        let found = latest.or_else(|| self.portals.get(portal));
+        found.map_or_else(Prepared::unknown, |portal| portal.statement.clone())
+    }
+
+    /// A Close was sent. If the server skips it, the name is unknown here: the careful side.
+    pub(super) fn close_statement(&mut self, name: &[u8]) {
+        self.confirmed.remove(name);
+    }
+
+    pub(super) fn close_portal(&mut self, name: &[u8]) {
+        self.portals.remove(name);
+    }
+
+    /// The server answered the oldest Parse.
+    pub(super) fn parsed(&mut self) {
+        if let Some((name, statement)) = self.parsing.pop_front()
+            && (self.confirmed.len() < NAMES_MAX || self.confirmed.contains_key(&name))
+        {
+            self.confirmed.insert(name, statement);
+        }
+    }
+
+    /// The server answered the oldest Bind.
+    pub(super) fn bound(&mut self) {
+        if let Some((name, portal)) = self.binding.pop_front()
+            && (self.portals.len() < NAMES_MAX || self.portals.contains_key(&name))
+        {
+            self.portals.insert(name, portal);
+        }
+    }
+
+    /// The server reported an error and skips what was sent up to the next Sync.
+    pub(super) fn failed(&mut self) {
+        self.parsing.clear();
+        self.binding.clear();
+    }
+
+    /// A transaction ended: its portals are gone.
+    pub(super) fn transaction_ended(&mut self) {
+        self.portals.clear();
+    }
+
+    /// A simple Query destroys the unnamed statement and portal.
+    pub(super) fn simple_query(&mut self) {
+        self.confirmed.remove(b"".as_slice());
+        self.portals.remove(b"".as_slice());
+    }
+
+    /// Something ran that can prepare and deallocate by SQL. SQL's PREPARE takes only statements
+    /// that read or write tables, so what is known as such stays what it is at most; what is known
+    /// to be harmless may have been replaced.
+    pub(super) fn distrust(&mut self) {
+        self.confirmed.retain(|_, statement| !statement.kind.is_inert());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(kind: Kind) -> Arc<Prepared> {
+        Arc::new(Prepared {
+            text: Arc::from("x"),
+            kind,
+            sets: vec![],
+        })
+    }
+
+    #[test]
+    fn a_failed_parse_does_not_change_a_name() {
+        let mut statements = Statements::default();
+        statements.parse(b"s", prepared(Kind::Insert));
+        statements.parsed();
+        statements.parse(b"s", prepared(Kind::Set));
+        statements.failed();
+        statements.bind(b"", b"s");
+        assert_eq!(statements.execute(b"").0.kind, Kind::Insert);
+    }
+
+    #[test]
+    fn within_a_group_the_latest_parse_counts() {
+        let mut statements = Statements::default();
+        statements.parse(b"", prepared(Kind::Insert));
+        statements.bind(b"", b"");
+        assert_eq!(statements.execute(b"").0.kind, Kind::Insert);
+        assert!(
+            !statements.execute(b"").1,
+            "a second Execute continues the portal"
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_the_worst() {
+        let mut statements = Statements::default();
+        statements.bind(b"p", b"nobody");
+        assert_eq!(statements.execute(b"p").0.kind, Kind::Unknown);
+        assert_eq!(statements.execute(b"cursor").0.kind, Kind::Unknown);
+    }
+
+    #[test]
+    fn after_sql_prepare_harmless_names_are_distrusted() {
+        let mut statements = Statements::default();
+        for (name, kind) in [(b"a", Kind::Set), (b"b", Kind::Update)] {
+            statements.parse(name, prepared(kind));
+            statements.parsed();
+        }
+        statements.distrust();
+        statements.bind(b"p", b"a");
+        statements.bind(b"q", b"b");
+        assert_eq!(statements.execute(b"p").0.kind, Kind::Unknown);
+        assert_eq!(statements.execute(b"q").0.kind, Kind::Update);
+    }
+}

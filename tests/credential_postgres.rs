@@ -1,0 +1,562 @@
+//! Minted logins against a real PostgreSQL: they work, expire by the server's clock, are renewed
+//! while used, and end in order; nobody else's are touched; a broker that lacks a right says which.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends by panicking; clippy spares only the functions that carry the attribute"
+)]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
+use gatepost::credential::roles::{self, DeployAccess};
+use gatepost::credential::{
+    Broker, BrokerError, BrokerSettings, FindingKind, LeaseError, LeaseHold, LoginName, Mark, Retire,
+};
+use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Place, Random, Secret};
+use gatepost::policy::{
+    Decision, Grant, GrantDeclaration, Objects, Privilege, RoleDeclaration, SourceText, Surroundings,
+    TargetFacts, load,
+};
+use postgres::Server;
+use tokio::runtime::Handle;
+
+const BROKER: &str = "gatepost_broker";
+const PASSWORD: &str = "broker's secret";
+/// Far above what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LONG: &str = "30m";
+
+#[derive(Debug)]
+struct WallClock;
+
+impl Clock for WallClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that others are handed"
+    )]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+#[derive(Debug)]
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        aws_lc_rs::rand::fill(bytes).unwrap();
+    }
+}
+
+/// Remembers which logins' pools were closed.
+#[derive(Default)]
+struct Retired(Mutex<Vec<String>>);
+
+impl Retire for Retired {
+    fn retire(&self, login: &LoginName) {
+        self.0.lock().unwrap().push(login.to_string());
+    }
+}
+
+/// A server with a broker of the smallest rights, a role and a journal.
+struct Bench {
+    server: Server,
+    journal: Journal,
+    folder: tempfile::TempDir,
+    retired: Arc<Retired>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let server = Server::start().await;
+        let admin = server.admin("postgres").await;
+        admin.batch_execute("CREATE DATABASE orders").await.unwrap();
+        let setup = format!("CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD 'broker''s secret'");
+        admin.batch_execute(&setup).await.unwrap();
+        let orders = server.admin("orders").await;
+        let tables = "CREATE SCHEMA app; CREATE TABLE app.orders (id int); CREATE SEQUENCE app.ids; \
+                      CREATE FUNCTION app.apply(a jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+                      REVOKE ALL ON FUNCTION app.apply FROM PUBLIC";
+        orders.batch_execute(tables).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(
+            Settings {
+                directory: folder.path().to_owned(),
+                durability: Durability::Os,
+                signing_key: Secret::new(key::generate().unwrap().expose().clone().into_bytes()),
+                installation: "test".into(),
+                replica: "a".into(),
+                segment_bytes: 1 << 20,
+            },
+            Arc::new(WallClock),
+            |text| Normalised {
+                fingerprint: "0".repeat(16),
+                text: text.to_owned(),
+            },
+        );
+        let bench = Self {
+            server,
+            journal: journal.unwrap(),
+            folder,
+            retired: Arc::default(),
+        };
+        bench.declare(&[declaration("writer")]).await;
+        bench
+    }
+
+    fn deploy(&self) -> DeployAccess {
+        DeployAccess {
+            target: "orders".into(),
+            address: ("127.0.0.1".to_owned(), self.server.port),
+            user: "postgres".to_owned(),
+            password: Secret::new(String::new()),
+            tls: None,
+            broker: BROKER.to_owned(),
+            control: Handle::current(),
+        }
+    }
+
+    async fn declare(&self, declared: &[RoleDeclaration]) {
+        let plan = roles::plan(&self.deploy(), declared).await.unwrap();
+        roles::apply(&self.deploy(), &plan).await.unwrap();
+    }
+
+    fn settings(&self, replica: &str) -> BrokerSettings {
+        BrokerSettings {
+            target: "orders".into(),
+            address: ("127.0.0.1".to_owned(), self.server.port),
+            databases: vec!["orders".into()],
+            user: BROKER.to_owned(),
+            password: Secret::new(PASSWORD.to_owned()),
+            tls: None,
+            installation: "test".into(),
+            replica: replica.into(),
+        }
+    }
+
+    fn start(&self, settings: BrokerSettings) -> Broker {
+        Broker::start(
+            settings,
+            self.journal.clone(),
+            Arc::new(WallClock),
+            Arc::new(SystemRandom),
+            Arc::clone(&self.retired) as Arc<dyn Retire>,
+            &Handle::current(),
+        )
+    }
+
+    async fn receipt(&self) -> Receipt {
+        let opened = Record::new(Arc::default(), Event::SessionOpened);
+        self.journal.append(opened).await.unwrap()
+    }
+
+    async fn lease(&self, broker: &Broker, role: &str, ttl: &str) -> Result<LeaseHold, LeaseError> {
+        let receipt = self.receipt().await;
+        let who = Arc::new(Facts::default());
+        broker.lease(&grant(role, ttl), &who, receipt).await
+    }
+
+    /// `event` of the records about this login, in order.
+    fn events(&self, login: &str) -> Vec<String> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
+            .collect();
+        files.sort();
+        let text: String = files
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let about = |record: &serde_json::Value| record.get("login").is_some_and(|name| name == login);
+        let event = |record: serde_json::Value| record.get("event").unwrap().as_str().unwrap().to_owned();
+        records.filter(about).map(event).collect()
+    }
+
+    async fn exists(&self, role: &str) -> bool {
+        let admin = self.server.admin("orders").await;
+        let sql = "SELECT 1 FROM pg_roles WHERE rolname = $1";
+        !admin.query(sql, &[&role]).await.unwrap().is_empty()
+    }
+
+    async fn gone(&self, login: &str) {
+        eventually("the login is dropped", async || !self.exists(login).await).await;
+    }
+
+    /// Seconds from the server's now to the login's end.
+    async fn life(&self, login: &str) -> f64 {
+        let admin = self.server.admin("orders").await;
+        let sql = "SELECT extract(epoch FROM rolvaliduntil - clock_timestamp())::float8 FROM pg_roles WHERE rolname = $1";
+        admin.query_one(sql, &[&login]).await.unwrap().get(0)
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let give_up = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < give_up, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn declaration(name: &str) -> RoleDeclaration {
+    let grant = |privileges: &[Privilege], objects| GrantDeclaration {
+        privileges: privileges.to_vec(),
+        objects,
+    };
+    let list = |name: &str| vec![name.to_owned()];
+    RoleDeclaration {
+        name: name.into(),
+        target: "orders".into(),
+        database: "orders".into(),
+        grants: vec![
+            grant(
+                &[Privilege::Usage, Privilege::Create],
+                Objects::Schemas(list("app")),
+            ),
+            grant(
+                &[Privilege::Select, Privilege::Insert],
+                Objects::Tables(list("app.orders")),
+            ),
+            grant(&[Privilege::Usage], Objects::Sequences(list("app.ids"))),
+            grant(&[Privilege::Execute], Objects::Routines(list("app.apply(jsonb)"))),
+        ],
+        break_glass: false,
+        place: Place {
+            file: PathBuf::from("test.yaml"),
+            line: 1,
+            column: 1,
+        },
+    }
+}
+
+/// A grant as only a policy makes one.
+fn grant(role: &str, ttl: &str) -> Grant {
+    let role_key = serde_json::to_string(role).unwrap();
+    let text = format!(
+        "version: 1\nroles:\n  {role_key}:\n    target: orders\n    database: orders\n    grants:\n      \
+         - {{privileges: [select], on: {{tables: [app.orders]}}}}\nrules:\n  - name: all\n    \
+         identity: {{provider: entra}}\n    grant: {{role: {role_key}, login_ttl: {ttl}}}\n"
+    );
+    let around = Surroundings {
+        providers: BTreeSet::from(["entra".into()]),
+        targets: BTreeMap::from([(
+            "orders".into(),
+            TargetFacts {
+                engine: Engine::Postgres,
+                databases: BTreeSet::from(["orders".into()]),
+            },
+        )]),
+    };
+    let source = SourceText {
+        path: PathBuf::from("test.yaml"),
+        text,
+    };
+    let policy = load(&[source], &around).unwrap().policy;
+    let identity = Identity {
+        provider: "entra".into(),
+        subject: "Orders'; DROP ROLE writer; --".to_owned(),
+        client_id: None,
+        tenant: None,
+        name: None,
+        roles: Claimed::none(),
+        groups: Claimed::none(),
+        scopes: Claimed::none(),
+        token_id: None,
+        expires_at: WallClock.now() + Duration::from_secs(3600),
+        claims: serde_json::Map::new(),
+    };
+    let decision = policy.decide(&AccessRequest {
+        identity: &identity,
+        target: &"orders".into(),
+        database: &"orders".into(),
+        wanted: role,
+        client: std::net::IpAddr::from([127, 0, 0, 1]),
+        at: WallClock.now(),
+    });
+    match decision {
+        Decision::Allow(grant) => grant,
+        Decision::Deny(denial) => panic!("{denial:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
+    let bench = Bench::new().await;
+    let broker = bench.start(bench.settings("a"));
+    let (one, two) = tokio::join!(
+        bench.lease(&broker, "writer", LONG),
+        bench.lease(&broker, "writer", LONG)
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.login(), two.login());
+    assert_eq!(broker.ready(), Ok(()));
+    let login = one.login().as_str();
+    assert!(login.starts_with("gp_test_orders_drop_role_writer_"), "{login}");
+
+    let client = bench
+        .server
+        .connect(login, one.password().expose(), "orders")
+        .await
+        .unwrap();
+    client
+        .execute("INSERT INTO app.orders VALUES (1)", &[])
+        .await
+        .unwrap();
+    assert!(client.execute("DELETE FROM app.orders", &[]).await.is_err());
+
+    let life = bench.life(login).await;
+    assert!((1700.0..1801.0).contains(&life), "{life}");
+    let admin = bench.server.admin("orders").await;
+    let sql = "SELECT rolpassword, shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = $1";
+    let row = admin.query_one(sql, &[&login]).await.unwrap();
+    assert!(row.get::<_, &str>(0).starts_with("SCRAM-SHA-256$4096:"));
+    let mark = Mark::parse(row.get(1)).unwrap();
+    assert_eq!((mark.replica.as_str(), mark.generation), ("a", 1));
+    assert_eq!(bench.events(login), ["login.minted"]);
+
+    admin
+        .batch_execute(&format!(
+            "ALTER ROLE {login} VALID UNTIL '{}'",
+            "2001-01-01 00:00:00Z"
+        ))
+        .await
+        .unwrap();
+    let expired = bench
+        .server
+        .connect(login, one.password().expose(), "orders")
+        .await;
+    assert_eq!(expired.unwrap_err().code().unwrap().code(), "28P01");
+    assert!(!bench.server.log().contains(one.password().expose().as_str()));
+}
+
+#[tokio::test]
+async fn a_login_is_renewed_while_held_and_ends_in_order() {
+    let bench = Bench::new().await;
+    let broker = bench.start(bench.settings("a"));
+    let hold = bench.lease(&broker, "writer", "4s").await.unwrap();
+    let login = hold.login().to_string();
+    let client = bench
+        .server
+        .connect(&login, hold.password().expose(), "orders")
+        .await
+        .unwrap();
+    client
+        .batch_execute("CREATE TABLE app.mine (a int)")
+        .await
+        .unwrap();
+    // A password that the login gives itself does not outlive the next renewal.
+    client
+        .batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'stolen'")
+        .await
+        .unwrap();
+    eventually("renewed", async || {
+        bench.events(&login).contains(&"login.renewed".to_owned())
+    })
+    .await;
+    assert!(bench.life(&login).await > 1.0);
+    assert!(bench.server.connect(&login, "stolen", "orders").await.is_err());
+    let again = bench
+        .server
+        .connect(&login, hold.password().expose(), "orders")
+        .await;
+    assert!(again.is_ok());
+
+    drop(hold);
+    bench.gone(&login).await;
+    assert!(
+        client.simple_query("SELECT 1").await.is_err(),
+        "its sessions are ended"
+    );
+    let admin = bench.server.admin("orders").await;
+    let owner = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'";
+    assert_eq!(
+        admin.query_one(owner, &[]).await.unwrap().get::<_, String>(0),
+        "writer"
+    );
+    assert_eq!(*bench.retired.0.lock().unwrap(), [login.clone()]);
+    eventually("recorded", async || {
+        bench.events(&login).last().unwrap() == "login.dropped"
+    })
+    .await;
+    let mut events = bench.events(&login);
+    events.dedup();
+    assert_eq!(
+        events,
+        ["login.minted", "login.renewed", "login.disabled", "login.dropped"]
+    );
+}
+
+#[tokio::test]
+async fn a_login_that_changed_its_settings_is_ended() {
+    let bench = Bench::new().await;
+    let broker = bench.start(bench.settings("a"));
+    let hold = bench.lease(&broker, "writer", "2s").await.unwrap();
+    let login = hold.login().to_string();
+    let client = bench
+        .server
+        .connect(&login, hold.password().expose(), "orders")
+        .await
+        .unwrap();
+    client
+        .batch_execute("ALTER ROLE CURRENT_USER SET search_path = app")
+        .await
+        .unwrap();
+    bench.gone(&login).await;
+    assert!(bench.events(&login).contains(&"login.tampered".to_owned()));
+    let other = bench.lease(&broker, "writer", "2s").await.unwrap();
+    assert_ne!(other.login().as_str(), login);
+}
+
+#[tokio::test]
+async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
+    let bench = Bench::new().await;
+    let first = bench.start(bench.settings("a"));
+    let live = bench.lease(&first, "writer", LONG).await.unwrap();
+    let admin = bench.server.connect(BROKER, PASSWORD, "orders").await.unwrap();
+    let orphan = |installation: &str| {
+        let name = format!("gp_{installation}_orphan");
+        let mark = format!(
+            r#"{{"gatepost":1,"installation":"{installation}","replica":"z","epoch":"over","generation":1,"role":"writer"}}"#
+        );
+        let sql = format!(
+            "CREATE ROLE {name} LOGIN IN ROLE writer, gatepost_minted; COMMENT ON ROLE {name} IS '{mark}'"
+        );
+        (name, sql)
+    };
+    let (own, sql) = orphan("test");
+    admin.batch_execute(&sql).await.unwrap();
+    let (foreign, sql) = orphan("other");
+    admin.batch_execute(&sql).await.unwrap();
+
+    let second = bench.start(bench.settings("b"));
+    bench.gone(&own).await;
+    assert!(bench.exists(&foreign).await);
+    assert!(bench.exists(live.login().as_str()).await);
+    let password = live.password().expose();
+    let still = bench
+        .server
+        .connect(live.login().as_str(), password, "orders")
+        .await;
+    assert!(still.is_ok());
+    assert_eq!(second.ready(), Ok(()));
+
+    // The broker's connection is cut: it comes back, and its logins are still its own.
+    let root = bench.server.admin("orders").await;
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
+    root.query(cut, &[&BROKER]).await.unwrap();
+    let again = bench.lease(&first, "writer", LONG).await.unwrap();
+    assert_eq!(again.login(), live.login());
+    eventually("connected again", async || first.ready().is_ok()).await;
+
+    first.shutdown().await;
+    assert!(!bench.exists(live.login().as_str()).await);
+    assert!(matches!(
+        bench.lease(&first, "writer", LONG).await,
+        Err(LeaseError::Broker(BrokerError::Stopped { .. }))
+    ));
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_mint_says_what_it_lacks() {
+    let bench = Bench::new().await;
+    let admin = bench.server.admin("orders").await;
+
+    let mut wrong = bench.settings("a");
+    wrong.password = Secret::new("wrong".to_owned());
+    let broker = bench.start(wrong);
+    eventually("refused", async || {
+        broker.ready().is_err_and(|why| why.contains("28P01"))
+    })
+    .await;
+
+    let mut nowhere = bench.settings("a");
+    nowhere.address.1 = 1;
+    let broker = bench.start(nowhere);
+    eventually("unreachable", async || {
+        broker.ready().is_err_and(|why| why.contains("cannot be reached"))
+    })
+    .await;
+
+    let broker = bench.start(bench.settings("a"));
+    match bench.lease(&broker, "nobody made this", LONG).await {
+        Err(LeaseError::Broker(BrokerError::MissingRole { role, sql, .. })) => {
+            assert_eq!(role, "nobody made this");
+            assert_eq!(sql, "CREATE ROLE \"nobody made this\" NOLOGIN");
+        }
+        other => panic!("{other:?}"),
+    }
+
+    admin
+        .batch_execute(&format!("ALTER ROLE {BROKER} NOCREATEROLE"))
+        .await
+        .unwrap();
+    match bench.lease(&broker, "writer", LONG).await {
+        Err(LeaseError::Broker(BrokerError::MissingPrivilege { missing, sql, .. })) => {
+            assert_eq!(missing, "CREATEROLE");
+            assert_eq!(sql, "ALTER ROLE \"gatepost_broker\" CREATEROLE");
+            admin.batch_execute(&sql).await.unwrap();
+        }
+        other => panic!("{other:?}"),
+    }
+    bench.lease(&broker, "writer", LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_server_is_reported_and_set_up_by_plan_and_apply() {
+    let bench = Bench::new().await;
+    let hostile = "it's \"a\"; DROP ROLE writer; --";
+    let declared = [declaration("writer"), declaration(hostile)];
+    let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
+    assert!(
+        plan.to_string().contains("CREATE ROLE \"it's \"\"a\"\"; DROP"),
+        "{plan}"
+    );
+    roles::apply(&bench.deploy(), &plan).await.unwrap();
+    let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
+    assert!(plan.is_empty() && plan.extras.is_empty(), "{plan}");
+
+    let admin = bench.server.admin("orders").await;
+    let more = "GRANT DELETE ON app.orders TO writer; REVOKE INSERT ON app.orders FROM writer";
+    admin.batch_execute(more).await.unwrap();
+    let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
+    assert_eq!(plan.steps.len(), 1, "{plan}");
+    assert_eq!(
+        plan.extras,
+        ["role writer: DELETE on TABLE app.orders in database orders"]
+    );
+
+    let broker = bench.start(bench.settings("a"));
+    let hold = bench.lease(&broker, hostile, "2s").await.unwrap();
+    let login = hold.login().to_string();
+    let client = bench
+        .server
+        .connect(&login, hold.password().expose(), "orders")
+        .await;
+    let client = client.unwrap();
+    client
+        .batch_execute("CREATE TABLE app.theirs (a int)")
+        .await
+        .unwrap();
+    drop(hold);
+    bench.gone(&login).await;
+    assert!(bench.exists("writer").await);
+    let findings = broker
+        .check_live(&["writer".into(), "absent".into()])
+        .await
+        .unwrap();
+    let kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [FindingKind::MissingRole, FindingKind::NotProven]);
+}
