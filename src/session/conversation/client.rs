@@ -137,18 +137,7 @@ impl Conversation {
                 }
                 return Ok(self.execute(head, statement.kind, lane));
             }
-            FromClient::Describe {
-                kind: Described::Statement,
-                ..
-            } => {
-                self.turn.sent(Sent::DescribeStatement, Owner::Client);
-            }
-            FromClient::Describe {
-                kind: Described::Portal,
-                ..
-            } => {
-                self.turn.sent(Sent::DescribePortal, Owner::Client);
-            }
+            FromClient::Describe { kind, .. } => self.turn.sent(described(kind), Owner::Client),
             FromClient::Close { kind, name } => self.close(kind, name),
             FromClient::Sync => return Ok(self.sync(head, lane)),
             FromClient::CopyDone | FromClient::CopyFail => return Ok(self.copy_ended(head, lane)),
@@ -569,6 +558,13 @@ impl Conversation {
                 Judged::On
             }
         }
+    }
+}
+
+const fn described(kind: Described) -> Sent {
+    match kind {
+        Described::Statement => Sent::DescribeStatement,
+        Described::Portal => Sent::DescribePortal,
     }
 }
 

@@ -148,9 +148,11 @@ impl Story {
     }
 
     fn intended(&self) -> Vec<Option<u64>> {
-        let id = |record: &Record| match &record.event {
-            Event::TransactionIntent(transaction) => transaction.id,
-            _ => panic!("no intent"),
+        let id = |record: &Record| {
+            let Event::TransactionIntent(transaction) = &record.event else {
+                panic!("no intent")
+            };
+            transaction.id
         };
         self.intents.iter().map(id).collect()
     }
@@ -551,9 +553,11 @@ fn a_lost_server_leaves_the_outcome_in_doubt_only_behind_the_commit() {
     let mut story = Story::new();
     story.extended("insert into t values (1)");
     story.server(&[Plain("12"), Complete("INSERT 0 1")]);
-    let outcome = |record: Option<Record>| match record.unwrap().event {
-        Event::TransactionOutcome { outcome, .. } => outcome,
-        _ => panic!("no outcome"),
+    let outcome = |record: Option<Record>| {
+        let Event::TransactionOutcome { outcome, .. } = record.unwrap().event else {
+            panic!("no outcome")
+        };
+        outcome
     };
     assert_eq!(outcome(story.conversation.abandon(NOW)), Outcome::Aborted);
     let mut story = Story::new();
