@@ -171,8 +171,11 @@ step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 
 deny() { PATH=$tools/bin:$PATH cargo deny "$@"; }
 if ! deny --version >/dev/null 2>&1; then
-    attempt "install-cargo-deny" cargo install cargo-deny --version "$deny_version" --locked --debug \
-        --root "$tools" --target-dir "$target/cargo-deny" && rm -rf "$target/cargo-deny"
+    if attempt "install-cargo-deny" cargo install cargo-deny --version "$deny_version" --locked --debug \
+        --root "$tools" --target-dir "$target/cargo-deny"; then
+        rm -rf "$target/cargo-deny"
+        note "cargo-deny $deny_version installed in $seconds s"
+    fi
 fi
 if deny --version >/dev/null 2>&1; then
     step "dependencies" env PATH="$tools/bin:$PATH" cargo deny check bans licenses sources
