@@ -33,7 +33,14 @@ block! {
         "guardrails": "tags and guardrails arrive later",
         "admin": "rules for the admin API arrive later",
     }
-    check no_check, {}
+    check readable_version, {}
+}
+
+fn readable_version(document: &Document, _: Whole, notes: &mut Notes<'_>) {
+    let version = &document.version;
+    if version.value.0 != 1 {
+        notes.add(version.spot, "this gatepost reads policies of version 1 only");
+    }
 }
 
 fn one_kind(on: &On, whole: Whole, notes: &mut Notes<'_>) {

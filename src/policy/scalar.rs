@@ -181,21 +181,18 @@ impl Read for Flag {
     }
 }
 
-/// The version of this format.
+/// The version of the format, whatever it is: the document says which it is written in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Version;
+pub(super) struct Version(pub(super) u64);
 
 inline_schema!(Version, {"type": "integer", "const": 1});
 
 impl Read for Version {
     fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
-        if let Node::Whole(1) = node.value {
-            return Some(Self);
+        if let Node::Whole(number) = node.value {
+            return Some(Self(number));
         }
-        notes.add(
-            node.spot,
-            "this gatepost reads policies of `version: 1` (a number) only",
-        );
+        notes.add(node.spot, format!("expected a number, not {}", node.value.kind()));
         None
     }
 }

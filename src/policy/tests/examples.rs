@@ -1,0 +1,3 @@
+//! The published examples: they load, their cases hold, and the schema agrees with the reader.
+
+use super::*;
