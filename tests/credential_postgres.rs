@@ -34,6 +34,8 @@ const PASSWORD: &str = "broker's secret";
 /// Far above what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG: &str = "30m";
+/// The shortest that a policy may say.
+const SHORT: &str = "5s";
 
 #[derive(Debug)]
 struct WallClock;
@@ -346,7 +348,7 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
 async fn a_login_is_renewed_while_held_and_ends_in_order() {
     let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
-    let hold = bench.lease(&broker, "writer", "4s").await.unwrap();
+    let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
     let login = hold.login().to_string();
     let client = bench
         .server
@@ -386,7 +388,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
         admin.query_one(owner, &[]).await.unwrap().get::<_, String>(0),
         "writer"
     );
-    assert_eq!(*bench.retired.0.lock().unwrap(), [login.clone()]);
+    assert_eq!(*bench.retired.0.lock().unwrap(), std::slice::from_ref(&login));
     eventually("recorded", async || {
         bench.events(&login).last().unwrap() == "login.dropped"
     })
@@ -403,7 +405,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
 async fn a_login_that_changed_its_settings_is_ended() {
     let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
-    let hold = bench.lease(&broker, "writer", "2s").await.unwrap();
+    let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
     let login = hold.login().to_string();
     let client = bench
         .server
@@ -416,7 +418,7 @@ async fn a_login_that_changed_its_settings_is_ended() {
         .unwrap();
     bench.gone(&login).await;
     assert!(bench.events(&login).contains(&"login.tampered".to_owned()));
-    let other = bench.lease(&broker, "writer", "2s").await.unwrap();
+    let other = bench.lease(&broker, "writer", SHORT).await.unwrap();
     assert_ne!(other.login().as_str(), login);
 }
 
@@ -491,10 +493,10 @@ async fn a_broker_that_cannot_mint_says_what_it_lacks() {
     .await;
 
     let broker = bench.start(bench.settings("a"));
-    match bench.lease(&broker, "nobody made this", LONG).await {
+    match bench.lease(&broker, "nobody-made-this", LONG).await {
         Err(LeaseError::Broker(BrokerError::MissingRole { role, sql, .. })) => {
-            assert_eq!(role, "nobody made this");
-            assert_eq!(sql, "CREATE ROLE \"nobody made this\" NOLOGIN");
+            assert_eq!(role, "nobody-made-this");
+            assert_eq!(sql, "CREATE ROLE \"nobody-made-this\" NOLOGIN");
         }
         other => panic!("{other:?}"),
     }
@@ -518,7 +520,9 @@ async fn a_broker_that_cannot_mint_says_what_it_lacks() {
 async fn a_new_server_is_reported_and_set_up_by_plan_and_apply() {
     let bench = Bench::new().await;
     let hostile = "it's \"a\"; DROP ROLE writer; --";
-    let declared = [declaration("writer"), declaration(hostile)];
+    // A policy refuses such a name; one that only needs quotes it accepts.
+    let quoted = "Orders-Writer";
+    let declared = [declaration("writer"), declaration(hostile), declaration(quoted)];
     let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
     assert!(
         plan.to_string().contains("CREATE ROLE \"it's \"\"a\"\"; DROP"),
@@ -539,7 +543,7 @@ async fn a_new_server_is_reported_and_set_up_by_plan_and_apply() {
     );
 
     let broker = bench.start(bench.settings("a"));
-    let hold = bench.lease(&broker, hostile, "2s").await.unwrap();
+    let hold = bench.lease(&broker, quoted, SHORT).await.unwrap();
     let login = hold.login().to_string();
     let client = bench
         .server
