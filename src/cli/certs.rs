@@ -46,18 +46,38 @@ struct Output {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
-    let outputs = make(arguments, SystemClock.now())?;
+    for path in write(arguments, SystemClock.now())? {
+        say(&path.display())?;
+    }
+    Ok(Answer::Good)
+}
+
+impl Arguments {
+    /// What the defaults of the command line are, in another folder.
+    pub(super) fn loopback(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            host: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into(),
+            client_name: "gatepost".to_owned(),
+        }
+    }
+}
+
+/// Makes and writes everything; the paths in the order of writing.
+pub(super) fn write(arguments: &Arguments, now: SystemTime) -> Result<Vec<PathBuf>, Failure> {
+    let outputs = make(arguments, now)?;
     let taken = outputs.iter().map(|output| arguments.directory.join(output.name));
     if let Some(taken) = taken.into_iter().find(|path| path.exists()) {
         return Err(format!("{} exists already; nothing was written", taken.display()).into());
     }
     fs::create_dir_all(&arguments.directory)?;
+    let mut written = Vec::new();
     for output in outputs {
         let path = arguments.directory.join(output.name);
         write_new(&path, &output)?;
-        say(&path.display())?;
+        written.push(path);
     }
-    Ok(Answer::Good)
+    Ok(written)
 }
 
 fn make(arguments: &Arguments, now: SystemTime) -> Result<Vec<Output>, rcgen::Error> {

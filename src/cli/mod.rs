@@ -12,6 +12,8 @@ mod audit;
 #[cfg(feature = "dev")]
 mod certs;
 mod check;
+#[cfg(feature = "dev")]
+pub mod dev;
 mod explain;
 mod schema;
 mod serve;
@@ -33,6 +35,8 @@ enum Command {
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
     Certs(certs::Arguments),
+    #[cfg(feature = "dev")]
+    Dev(dev::Arguments),
 }
 
 /// What a command ends with.
@@ -64,6 +68,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),
+        #[cfg(feature = "dev")]
+        Command::Dev(arguments) => dev::run(&arguments),
     };
     match answer {
         Ok(Answer::Good) => ExitCode::SUCCESS,
