@@ -15,6 +15,7 @@ mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;
+mod roles;
 mod schema;
 mod serve;
 
@@ -31,6 +32,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Roles(roles::Arguments),
     Audit(audit::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
@@ -63,6 +65,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let answer = match parsed.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Roles(arguments) => roles::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
