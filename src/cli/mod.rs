@@ -15,6 +15,7 @@ mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;
+mod live;
 mod roles;
 mod schema;
 mod serve;
@@ -65,9 +66,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let answer = match parsed.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
-        Command::Roles(arguments) => roles::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Roles(arguments) => roles::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),
