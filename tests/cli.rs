@@ -76,7 +76,7 @@ fn a_wrong_command_line_exits_with_two() {
         &["check", "--no-such"],
         &["schema", "nothing"],
         &["roles"],
-        // Neither password, both passwords, no target, nobody to connect as.
+        // Neither password, both passwords, nobody to connect as.
         &["roles", "plan", "--target", "t", "--as", "u"],
         &[
             "roles",
@@ -86,7 +86,6 @@ fn a_wrong_command_line_exits_with_two() {
             "--password-env=A",
             "--password-file=b",
         ],
-        &["roles", "apply", "--as", "u", "--password-env", "A"],
         &["roles", "apply", "--target", "t", "--password-env", "A"],
         // A password has no place on a command line.
         &["roles", "plan", "--target", "t", "--as", "u", "--password", "p"],

@@ -13,7 +13,7 @@ use crate::app::config::settings::Environment;
 use crate::app::run;
 use crate::cli::{Answer, Failure, check, say};
 use crate::credential::roles::{self, DeployAccess, Plan};
-use crate::domain::{Clock, Secret};
+use crate::domain::{Clock, Secret, TargetName};
 
 /// Compare the roles and grants that policy declares with a target's databases, or bring them about.
 ///
@@ -43,9 +43,9 @@ struct Access {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "gatepost.yaml")]
     config: PathBuf,
-    /// An entry under targets.
+    /// An entry under targets. May be left out when there is one.
     #[arg(long, value_name = "NAME")]
-    target: String,
+    target: Option<String>,
     /// The database role that may create roles and grant; not the broker, which has no such right.
     #[arg(long = "as", value_name = "USER")]
     deployer: String,
@@ -85,12 +85,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     let declared = built.policy.roles();
     let plan = runtime.block_on(roles::plan(&deploy, declared))?;
     if !apply {
-        show(&plan, access, None)?;
+        show(&plan, &deploy.target, access.json, None)?;
         return Ok(if plan.is_empty() { Answer::Good } else { Answer::No });
     }
     // The plan is seen even when it cannot be run to its end.
     let applied = runtime.block_on(roles::apply(&deploy, &plan));
-    show(&plan, access, Some(applied.is_ok()))?;
+    show(&plan, &deploy.target, access.json, Some(applied.is_ok()))?;
     applied?;
     Ok(Answer::Good)
 }
@@ -100,12 +100,14 @@ fn deploy_access(
     built: &Built,
     control: tokio::runtime::Handle,
 ) -> Result<DeployAccess, Failure> {
-    let targets = built.settings.targets.iter().zip(&built.client_tls);
-    let found = targets
-        .into_iter()
-        .find(|(target, _)| target.name.as_str() == access.target);
-    let (target, tls) =
-        found.ok_or_else(|| format!("no target \"{}\" in the configuration", access.target))?;
+    let mut targets = built.settings.targets.iter().zip(&built.client_tls);
+    let (target, tls) = match (&access.target, targets.len()) {
+        (Some(name), _) => targets
+            .find(|(target, _)| target.name.as_str() == name)
+            .ok_or_else(|| format!("no target \"{name}\" in the configuration"))?,
+        (None, 1) => targets.next().ok_or("the configuration has no target")?,
+        (None, _) => return Err("the configuration has several targets: give --target".into()),
+    };
     Ok(DeployAccess {
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
@@ -138,10 +140,10 @@ impl Password {
 }
 
 /// `applied`: whether the plan was run, if that was asked for.
-fn show(plan: &Plan, access: &Access, applied: Option<bool>) -> Result<(), Failure> {
-    if access.json {
+fn show(plan: &Plan, target: &TargetName, as_json: bool, applied: Option<bool>) -> Result<(), Failure> {
+    if as_json {
         let mut document = json!({
-            "target": access.target,
+            "target": target,
             "good": applied.unwrap_or_else(|| plan.is_empty()),
             "plan": plan,
         });

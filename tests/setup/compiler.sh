@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# A C compiler: Rust links with it, and the cryptography library is C and assembly.
+set -euo pipefail
+. "$(dirname "$0")/places.sh"
+
+command -v cc >/dev/null || debian_install gcc libc6-dev
+say "$(cc --version | sed -n 1p)"
