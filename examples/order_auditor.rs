@@ -22,7 +22,9 @@ async fn main() -> Result<(), Failure> {
         Err(refusal) => println!("  asking for the writer's role: {}", told(refusal.as_ref())),
     }
     let (client, _) = access.connect("auto", "order-auditor").await?;
-    let written = client.execute("INSERT INTO orders VALUES (0, 'nobody', 1)", &[]).await;
+    let written = client
+        .execute("INSERT INTO orders VALUES (0, 'nobody', 1)", &[])
+        .await;
     match written {
         Ok(_) => return Err("the analyst could write".into()),
         Err(refusal) if refusal.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
@@ -33,19 +35,34 @@ async fn main() -> Result<(), Failure> {
 
     let journal = committed()?;
     let rows = client
-        .query("SELECT message_id, xmin::text FROM inbox ORDER BY message_id", &[])
+        .query(
+            "SELECT message_id, xmin::text FROM inbox ORDER BY message_id",
+            &[],
+        )
         .await?;
     let mut missing = 0;
     for row in &rows {
         let (message, xmin): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
         if journal.get(message).map(String::as_str) != Some(xmin) {
             missing += 1;
-            println!("  {message} was written by transaction {xmin}; the journal says {:?}", journal.get(message));
+            println!(
+                "  {message} was written by transaction {xmin}; the journal says {:?}",
+                journal.get(message)
+            );
         }
     }
-    println!("  {} rows, {} of them as the journal says", rows.len(), rows.len() - missing);
+    println!(
+        "  {} rows, {} of them as the journal says",
+        rows.len(),
+        rows.len() - missing
+    );
     if missing > 0 || rows.len() != journal.len() {
-        return Err(format!("the journal has {} committed messages, the table {}", journal.len(), rows.len()).into());
+        return Err(format!(
+            "the journal has {} committed messages, the table {}",
+            journal.len(),
+            rows.len()
+        )
+        .into());
     }
     Ok(())
 }
@@ -71,7 +88,9 @@ fn committed() -> Result<BTreeMap<String, String>, Failure> {
 }
 
 fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let refused = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error);
+    let refused = error
+        .downcast_ref::<tokio_postgres::Error>()
+        .and_then(tokio_postgres::Error::as_db_error);
     refused.map_or_else(
         || error.to_string(),
         |refused| format!("{} {}", refused.code().code(), refused.message()),

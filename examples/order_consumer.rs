@@ -118,14 +118,18 @@ async fn apply(client: &mut Client, message: &Message) -> Result<Fate, tokio_pos
         return Ok(Fate::AlreadyApplied);
     }
     let placed = "INSERT INTO orders (id, customer, cents) VALUES ($1, $2, $3)";
-    transaction.execute(placed, &[&message.order, &message.customer, &message.cents]).await?;
+    transaction
+        .execute(placed, &[&message.order, &message.customer, &message.cents])
+        .await?;
     transaction.commit().await?;
     Ok(Fate::Applied)
 }
 
 /// Classes 22 (wrong values) and 23 (broken constraints): trying again changes nothing.
 fn is_poison(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class)))
+    error
+        .code()
+        .is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class)))
 }
 
 /// No answer, class 08 (connection), or a server that is going away or starting.
@@ -143,7 +147,9 @@ fn is_loss(error: &tokio_postgres::Error) -> bool {
 }
 
 fn told(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |refused| refused.message().to_owned())
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |refused| refused.message().to_owned())
 }
 
 /// Connects with a fresh token; a refusal ends the consumer, a failure is tried again for a while.

@@ -37,7 +37,8 @@ impl Access {
     pub fn from_environment(who: &str) -> Result<Self, Failure> {
         let value = |name: &str| {
             let name = format!("GATEPOST_DEV_{name}");
-            std::env::var(&name).map_err(|_| format!("{name} is not set: read dev.env of `gatepost dev` first"))
+            std::env::var(&name)
+                .map_err(|_| format!("{name} is not set: read dev.env of `gatepost dev` first"))
         };
         Ok(Self {
             token_url: value("TOKEN_URL")?.parse()?,
@@ -52,7 +53,11 @@ impl Access {
 
     /// Client credentials (RFC 6749 §4.4). Over plain HTTP, because the provider is on loopback.
     pub async fn token(&self) -> Result<String, Failure> {
-        let host = self.token_url.authority().ok_or("the token URL names no host")?.as_str();
+        let host = self
+            .token_url
+            .authority()
+            .ok_or("the token URL names no host")?
+            .as_str();
         let stream = TcpStream::connect(host).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let running = tokio::spawn(connection);
