@@ -8,6 +8,7 @@
     reason = "a test ends by panicking; clippy spares only the functions that carry the attribute"
 )]
 
+mod drivers;
 mod oracle;
 mod psql;
 #[path = "../support/mod.rs"]

@@ -1,13 +1,13 @@
 //! What must be true after any story: each row was written under a correlation id that it carries as
 //! its marker, so rows, WAL and journal can be held against each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::support::journal::Outcome;
 use crate::support::world::World;
 
-/// Marker → the transaction that wrote the row, as the database knows it.
-pub(crate) async fn rows(world: &World) -> BTreeMap<String, u64> {
+/// Marker and the transaction that wrote the row, as the database knows it.
+pub(crate) async fn rows(world: &World) -> Vec<(String, u64)> {
     let admin = world.admin().await;
     let rows = admin
         .query("SELECT marker, xmin::text FROM public.orders", &[])
@@ -25,13 +25,13 @@ pub(crate) async fn rows_match_journal(world: &World) -> Vec<Outcome> {
     let outcomes = world.journal().settled().await;
     world.journal().verify();
     let rows = rows(world).await;
-    for (marker, xid) in &rows {
+    for (marker, xid) in rows.iter().collect::<BTreeSet<_>>() {
         let own: Vec<_> = outcomes.iter().filter(|it| it.id == Some(*xid)).collect();
         assert_eq!(own.len(), 1, "outcomes of {marker}, transaction {xid}: {own:?}");
         assert_eq!(own[0].outcome, "committed", "{marker}");
         assert!(own[0].correlation.contains(marker), "{marker}: {:?}", own[0]);
     }
-    let written: BTreeSet<_> = rows.values().copied().collect();
+    let written: BTreeSet<_> = rows.iter().map(|(_, xid)| *xid).collect();
     let claimed: BTreeSet<_> = committed(&outcomes).collect();
     assert_eq!(
         claimed, written,
