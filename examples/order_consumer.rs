@@ -11,7 +11,7 @@ use std::fs;
 use std::time::Duration;
 
 use clap::Parser;
-use parts::{Access, Failure, literal};
+use parts::{Access, Failure};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
@@ -123,6 +123,11 @@ async fn apply(client: &mut Client, message: &Message) -> Result<Fate, tokio_pos
         .await?;
     transaction.commit().await?;
     Ok(Fate::Applied)
+}
+
+/// As a literal of SQL. `SET` takes no parameters.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Classes 22 (wrong values) and 23 (broken constraints): trying again changes nothing.

@@ -75,6 +75,21 @@ fn a_wrong_command_line_exits_with_two() {
         &["no-such"],
         &["check", "--no-such"],
         &["schema", "nothing"],
+        &["roles"],
+        // Neither password, both passwords, no target, nobody to connect as.
+        &["roles", "plan", "--target", "t", "--as", "u"],
+        &[
+            "roles",
+            "plan",
+            "--target=t",
+            "--as=u",
+            "--password-env=A",
+            "--password-file=b",
+        ],
+        &["roles", "apply", "--as", "u", "--password-env", "A"],
+        &["roles", "apply", "--target", "t", "--password-env", "A"],
+        // A password has no place on a command line.
+        &["roles", "plan", "--target", "t", "--as", "u", "--password", "p"],
     ] {
         let output = gatepost(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
@@ -193,6 +208,33 @@ fn certs_never_overwrites_and_hides_keys() {
     assert_eq!(code(&again), 1);
     assert!(err(&again).contains("exists already"));
     assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
+fn roles_need_a_target_that_is_configured() {
+    let folder = installation();
+    let config = folder.path().join("gatepost.yaml");
+    let words = [
+        "--target",
+        "payments",
+        "--as",
+        "u",
+        "--password-env",
+        "GATEPOST_TEST_BROKER",
+    ];
+    let output = gatepost(
+        &[
+            &["roles", "plan", "--config", config.to_str().unwrap()],
+            &words[..],
+        ]
+        .concat(),
+    );
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("no target \"payments\""),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]

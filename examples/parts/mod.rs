@@ -17,24 +17,24 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Where to get a token and where to bring it; the values are in the environment of `gatepost dev`.
 #[derive(Clone, Debug)]
-pub struct Access {
-    pub token_url: Uri,
-    pub client_id: String,
-    pub client_secret: String,
-    pub host: String,
-    pub port: u16,
-    pub database: String,
+pub(crate) struct Access {
+    pub(crate) token_url: Uri,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: String,
     /// Signs gatepost's certificate.
-    pub ca: PathBuf,
+    pub(crate) ca: PathBuf,
 }
 
 impl Access {
     /// Reads the variables that `dev.env` sets; `who` is CONSUMER or ANALYST.
-    pub fn from_environment(who: &str) -> Result<Self, Failure> {
+    pub(crate) fn from_environment(who: &str) -> Result<Self, Failure> {
         let value = |name: &str| {
             let name = format!("GATEPOST_DEV_{name}");
             std::env::var(&name)
@@ -52,7 +52,7 @@ impl Access {
     }
 
     /// Client credentials (RFC 6749 §4.4). Over plain HTTP, because the provider is on loopback.
-    pub async fn token(&self) -> Result<String, Failure> {
+    pub(crate) async fn token(&self) -> Result<String, Failure> {
         let host = self
             .token_url
             .authority()
@@ -81,7 +81,11 @@ impl Access {
     }
 
     /// An ordinary connection with a fresh token as the password. The task ends with the connection.
-    pub async fn connect(&self, user: &str, application: &str) -> Result<(Client, JoinHandle<()>), Failure> {
+    pub(crate) async fn connect(
+        &self,
+        user: &str,
+        application: &str,
+    ) -> Result<(Client, JoinHandle<()>), Failure> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(&self.ca)? {
             roots.add(certificate?)?;
@@ -107,9 +111,4 @@ impl Access {
         });
         Ok((client, running))
     }
-}
-
-/// As a literal of SQL. `SET` takes no parameters.
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

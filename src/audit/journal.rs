@@ -114,6 +114,8 @@ pub(super) struct Shared {
 pub(super) struct Queue {
     pub(super) waiting: VecDeque<Queued>,
     pub(super) bytes: usize,
+    /// Somebody waits for the receipt of a waiting record.
+    pub(super) awaited: bool,
     pub(super) failure: Option<JournalError>,
     /// Denials that found no room in the queue.
     pub(super) denials_dropped: u64,
@@ -215,8 +217,14 @@ impl Journal {
         self.inner.epoch
     }
 
-    /// Queues a record and never waits for the disk.
+    /// Queues a record and never waits for the disk. Nobody is taken to wait for it either: it is
+    /// written with the next record that somebody waits for, or a moment later, so that outcomes
+    /// share the sync of the intents that follow them.
     pub fn submit(&self, record: Record) -> Result<Pending, JournalError> {
+        self.queue(record, false)
+    }
+
+    fn queue(&self, record: Record, awaited: bool) -> Result<Pending, JournalError> {
         let cost = cost(&record);
         let is_denial = matches!(record.event, Event::SessionDenied { .. });
         let share = if is_denial { DENIALS_SHARE } else { 1 };
@@ -238,20 +246,25 @@ impl Journal {
             return Err(JournalError::QueueFull);
         }
         queue.bytes += cost;
+        queue.awaited |= awaited;
         queue.waiting.push_back(Queued {
             // Inside the lock, so that the order of the times is the order of the records.
             at: self.inner.clock.now(),
             record,
             receipt: Some(sender),
         });
+        // Without anybody waiting, the first record alone sets the writer's clock going.
+        let wake = awaited || queue.waiting.len() == 1;
         drop(queue);
-        self.inner.shared.wake.notify_one();
+        if wake {
+            self.inner.shared.wake.notify_one();
+        }
         Ok(Pending { receipt })
     }
 
     /// Queues a record and waits until it is as durable as the setting says.
     pub async fn append(&self, record: Record) -> Result<Receipt, JournalError> {
-        self.submit(record)?.durable().await
+        self.queue(record, true)?.durable().await
     }
 
     /// Why records cannot be written now, if so. Comes back by itself when the cause is gone.

@@ -34,6 +34,8 @@ const KEPT_MAX: usize = 16_384;
 pub(super) struct Tuning {
     /// Denials alone wait this long for company, so that strangers cause no sync each.
     pub(super) denials_wait: Duration,
+    /// Records that nobody waits for are written after this at the latest.
+    pub(super) unawaited_wait: Duration,
     /// A failed disk is tried again after this.
     pub(super) retry: Duration,
 }
@@ -42,6 +44,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             denials_wait: Duration::from_secs(1),
+            unawaited_wait: Duration::from_millis(50),
             retry: Duration::from_millis(500),
         }
     }
@@ -170,6 +173,8 @@ impl Writer {
                 .all(|one| matches!(one.record.event, Event::SessionDenied { .. }));
             let limit = if queue.failure.is_some() {
                 Some(self.tuning.retry)
+            } else if !only_denials {
+                Some(self.tuning.unawaited_wait)
             } else if !queue.waiting.is_empty() {
                 Some(self.tuning.denials_wait)
             } else if self.unsynced_since.is_some() {
@@ -177,10 +182,11 @@ impl Writer {
             } else {
                 None
             };
-            let has_work = !only_denials || !self.kept.is_empty() && queue.failure.is_none();
+            let has_work = queue.awaited || !self.kept.is_empty() && queue.failure.is_none();
             let is_due = limit.is_some_and(|limit| begun.elapsed() >= limit);
             if has_work || is_due || queue.closing || self.strangers.is_due(now) {
                 queue.bytes = 0;
+                queue.awaited = false;
                 return (mem::take(&mut queue.waiting), queue.closing);
             }
             // Without anything pending, the end of a window of denials is looked at this often.

@@ -15,6 +15,8 @@ mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;
+mod live;
+mod roles;
 mod schema;
 mod serve;
 
@@ -31,6 +33,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Roles(roles::Arguments),
     Audit(audit::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
@@ -65,6 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Roles(arguments) => roles::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),

@@ -192,7 +192,7 @@ block! {
         "admin": "rules for the admin API arrive later",
     }
     check grant_or_deny, {"oneOf": [
-        {"required": ["grant"]},
+        {"required": ["grant"], "not": {"required": ["deny"]}},
         {"required": ["deny"], "not": {"anyOf": [{"required": ["limits"]}, {"required": ["correlation"]}]}},
     ]}
 }

@@ -85,9 +85,9 @@ impl Expression {
     }
 
     fn run(&self, claims: &Claims) -> Result<Value, ExecutionError> {
-        let mut context = Context::with_env(Arc::clone(&self.env));
-        context.add_variable_from_value("claims", claims.0.clone());
-        self.program.execute(&context)
+        let mut scope = Context::with_env(Arc::clone(&self.env));
+        scope.add_variable_from_value("claims", claims.0.clone());
+        self.program.execute(&scope)
     }
 }
 

@@ -58,15 +58,15 @@ impl RoleText {
 pub(super) struct ExpressionText(pub(super) String);
 
 /// Longer conditions belong into several rules; this bounds parsing and evaluation.
-pub(super) const EXPRESSION_BYTES_MAX: usize = 1_024;
+const EXPRESSION_CHARS_MAX: usize = 1_024;
 
-inline_schema!(ExpressionText, {"type": "string", "minLength": 1, "maxLength": 1024});
+inline_schema!(ExpressionText, {"type": "string", "maxLength": 1024, "pattern": r"\S"});
 
 impl Read for ExpressionText {
     fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
         let text = text(node, notes)?;
-        if text.trim().is_empty() || text.len() > EXPRESSION_BYTES_MAX {
-            let message = format!("an expression has 1 to {EXPRESSION_BYTES_MAX} bytes");
+        if text.trim().is_empty() || text.chars().count() > EXPRESSION_CHARS_MAX {
+            let message = format!("an expression has 1 to {EXPRESSION_CHARS_MAX} characters");
             notes.add(node.spot, message);
             return None;
         }
@@ -151,9 +151,10 @@ inline_schema!(Count, {"type": "integer", "minimum": 1, "maximum": u32::MAX});
 
 impl Read for Count {
     fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
-        let number = match &node.value {
-            Node::Whole(number) => u32::try_from(*number).ok().filter(|number| *number > 0),
-            _ => None,
+        let number = if let Node::Whole(number) = node.value {
+            u32::try_from(number).ok().filter(|number| *number > 0)
+        } else {
+            None
         };
         if number.is_none() {
             let message = "expected a whole number from 1; to allow nothing write a rule with `deny`";

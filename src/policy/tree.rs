@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned, UserMessageFormatter};
 
 use crate::domain::mistake::{Mistake, Place};
@@ -184,12 +184,17 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut map = Vec::new();
         while let Some(key) = entries.next_key::<Spanned<Node>>()? {
-            let Node::Text(name) = &key.value else {
-                return Err(A::Error::custom("a key must be text"));
+            // No key of ours is anything but text: the stand-in is refused as unknown, with its place.
+            let name = match &key.value {
+                Node::Text(name) => name.clone(),
+                Node::Nothing | Node::Flag(_) | Node::Whole(_) | Node::OtherNumber => {
+                    format!("({})", key.value.kind())
+                }
+                Node::List(_) | Node::Map(_) => "(a list or map)".to_owned(),
             };
             let key = Written {
                 spot: Spot::from(key.referenced),
-                value: name.clone(),
+                value: name,
             };
             map.push((key, written(entries.next_value::<Spanned<Node>>()?)));
         }

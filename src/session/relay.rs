@@ -59,9 +59,35 @@ pub(super) struct Relay<'a> {
     client_needs: usize,
     server_needs: usize,
     around: Surroundings<'a>,
+    /// A cancel request on its way to the server.
+    cancelling: Option<JoinHandle<()>>,
     /// Flushed up to what was written?
     client_unflushed: bool,
     server_unflushed: bool,
+}
+
+/// What ends a session from outside; made once, so that a turn of the relay only looks at it.
+struct Alarms {
+    /// The session's end, then the end of its grace.
+    end: Pin<Box<Sleep>>,
+    /// Gatepost shuts down. Not polled again once it has come.
+    stop: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Alarms {
+    fn new(around: &Surroundings<'_>) -> Self {
+        let mut stopping = around.stopping.clone();
+        let stop = async move {
+            if stopping.wait_for(|stop| *stop).await.is_err() {
+                // Nobody is left who could stop anything.
+                std::future::pending::<()>().await;
+            }
+        };
+        Self {
+            end: Box::pin(sleep_until(around.ends.0)),
+            stop: Box::pin(stop),
+        }
+    }
 }
 
 /// What woke the relay.
@@ -91,6 +117,7 @@ impl<'a> Relay<'a> {
             client_needs: 0,
             server_needs: 0,
             around,
+            cancelling: None,
             client_unflushed: false,
             server_unflushed: false,
         }
@@ -98,9 +125,8 @@ impl<'a> Relay<'a> {
 
     /// Runs until one side leaves or the session has to end.
     pub(super) async fn run(&mut self, conversation: &mut Conversation) -> Ending {
-        let mut timer = Box::pin(sleep_until(self.around.ends.0));
+        let mut alarms = Alarms::new(&self.around);
         let mut over: Option<(RefusalCode, Reason)> = None;
-        let mut cancel: Option<JoinHandle<()>> = None;
         loop {
             match self.judge(conversation).await {
                 Ok(None) => {}
@@ -110,11 +136,11 @@ impl<'a> Relay<'a> {
             if let Some((code, reason)) = over.take_if(|_| conversation.is_at_rest()) {
                 return Ending::Refused(code, reason);
             }
-            match self.event(&mut timer, over.is_none()).await {
+            match self.event(&mut alarms, over.is_none()).await {
                 Ok(Event::Moved) => {}
                 Ok(Event::ClientClosed) => return self.drain_server(conversation).await,
                 Ok(Event::ServerClosed) => return Ending::ServerLost,
-                Ok(Event::Cancel) => cancel = self.cancel(conversation, cancel.take()),
+                Ok(Event::Cancel) => self.cancel(conversation),
                 Ok(Event::Stopping) => over = Some((RefusalCode::SessionExpired, Reason::ShuttingDown)),
                 Ok(Event::TimeOver) => match over.take() {
                     // The grace is over as well.
@@ -122,7 +148,7 @@ impl<'a> Relay<'a> {
                     None => {
                         let (_, code, reason) = self.around.ends.clone();
                         over = Some((code, reason));
-                        timer.as_mut().reset(Instant::now() + self.around.grace);
+                        alarms.end.as_mut().reset(Instant::now() + self.around.grace);
                     }
                 },
                 Err((side, error)) => {
@@ -132,12 +158,6 @@ impl<'a> Relay<'a> {
                         Side::Server => Ending::ServerLost,
                     };
                 }
-            }
-            // No message of the client goes on while a cancel is under way that could hit it.
-            if cancel.as_ref().is_some_and(|_| conversation.is_at_rest())
-                && let Some(running) = cancel.take()
-            {
-                let _ = running.await;
             }
         }
     }
@@ -156,6 +176,12 @@ impl<'a> Relay<'a> {
             }
             if self.to_server.is_backed_up() {
                 return Ok(None);
+            }
+            // A cancel that is under way must not hit what the client sends next.
+            if conversation.is_at_rest()
+                && let Some(cancel) = self.cancelling.take()
+            {
+                let _ = cancel.await;
             }
             let from_client = conversation.judge_client(&mut self.to_server, now)?;
             match self.verdict(from_client, conversation, Side::Client).await {
@@ -217,18 +243,17 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the client's cancel on, if it has something running that it can be meant for.
-    fn cancel(&self, conversation: &Conversation, running: Option<JoinHandle<()>>) -> Option<JoinHandle<()>> {
-        if running.as_ref().is_some_and(|task| !task.is_finished())
-            || !conversation.is_running_client_statement()
-        {
-            return running;
+    fn cancel(&mut self, conversation: &Conversation) {
+        let under_way = self.cancelling.as_ref().is_some_and(|task| !task.is_finished());
+        if under_way || !conversation.is_running_client_statement() {
+            return;
         }
         let canceller = self.upstream.canceller();
-        Some(tokio::task::spawn_local(async move {
+        self.cancelling = Some(tokio::task::spawn_local(async move {
             if let Err(error) = canceller.cancel().await {
                 tracing::warn!(error = %error, "a cancel request could not be delivered");
             }
-        }))
+        }));
     }
 
     /// The client is gone. What it left running is waited for as long as its outcome matters.
@@ -260,18 +285,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Waits for the next thing to happen, moving bytes meanwhile.
-    async fn event(
-        &mut self,
-        timer: &mut Pin<Box<Sleep>>,
-        may_stop: bool,
-    ) -> Result<Event, (Side, io::Error)> {
-        let mut stopping = self.around.stopping.clone();
-        let stop = async {
-            if !may_stop || stopping.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let mut stop = std::pin::pin!(stop);
+    async fn event(&mut self, alarms: &mut Alarms, may_stop: bool) -> Result<Event, (Side, io::Error)> {
         poll_fn(|turn| {
             if let Poll::Ready(event) = self.poll_move(turn) {
                 return Poll::Ready(event);
@@ -279,10 +293,13 @@ impl<'a> Relay<'a> {
             if let Poll::Ready(Some(())) = self.around.cancels.poll_recv(turn) {
                 return Poll::Ready(Ok(Event::Cancel));
             }
-            if timer.as_mut().poll(turn).is_ready() {
+            if alarms.end.as_mut().poll(turn).is_ready() {
                 return Poll::Ready(Ok(Event::TimeOver));
             }
-            stop.as_mut().poll(turn).map(|()| Ok(Event::Stopping))
+            if may_stop && alarms.stop.as_mut().poll(turn).is_ready() {
+                return Poll::Ready(Ok(Event::Stopping));
+            }
+            Poll::Pending
         })
         .await
     }

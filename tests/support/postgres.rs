@@ -41,28 +41,8 @@ impl Drop for Server {
     }
 }
 
-/// What differs from server to server.
-pub(crate) struct Setup {
-    pub(crate) hba: String,
-    /// `name=value`, as after `postgres -c`.
-    pub(crate) options: Vec<String>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            hba: HBA.to_owned(),
-            options: vec![],
-        }
-    }
-}
-
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::start_with(&Setup::default()).await
-    }
-
-    pub(crate) async fn start_with(setup: &Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The server may run as somebody else than the test.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -75,7 +55,7 @@ impl Server {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let hba = folder.path().join("pg_hba.conf");
-        fs::write(&hba, &setup.hba).unwrap();
+        fs::write(&hba, HBA).unwrap();
         for _ in 0..STARTS_MAX {
             let port = free_port();
             let log = fs::File::create(folder.path().join("log")).unwrap();
@@ -84,7 +64,6 @@ impl Server {
                 .args(["-c", "unix_socket_directories=", "-c", &format!("port={port}")])
                 .arg("-c")
                 .arg(format!("hba_file={}", hba.display()))
-                .args(setup.options.iter().flat_map(|option| ["-c", option]))
                 .arg("-D")
                 .arg(&cluster)
                 .stderr(Stdio::from(log.try_clone().unwrap()))

@@ -297,10 +297,7 @@ mod tests {
         )
         .unwrap();
         world.write("http://127.0.0.1:1", AUDIENCE).unwrap();
-        assert_eq!(
-            declared_roles(&world).unwrap(),
-            ["orders_writer", "orders_reader"]
-        );
+        check(&world).unwrap();
         drop(folder);
         assert!(!at.exists());
     }

@@ -301,7 +301,7 @@ fn a_policy_can_be_shared_by_threads() {
 }
 
 fn strategy() -> impl Strategy<Value = (String, String, String, String)> {
-    let word = "[a-c]{1,2}";
+    let word = "[ab]";
     (
         prop_oneof![Just("dev".to_owned()), Just("okta".to_owned())],
         word,
@@ -315,14 +315,16 @@ proptest! {
     /// from a rule whose every key matches, computed here in the plainest way.
     #[test]
     fn without_a_matching_rule_nothing_is_granted(
-        rules in prop::collection::vec(strategy(), 0..5),
+        rules in prop::collection::btree_set(strategy(), 0..5),
         (provider, client, role, group) in strategy(),
         wanted in prop_oneof![Just("auto"), Just("writer"), Just("oid-1"), Just("reader")],
     ) {
+        // A set, because a repeated rule is dead, and dead rules do not load.
+        let rules: Vec<_> = rules.into_iter().collect();
         let text: String = rules.iter().enumerate().map(|(index, (provider, client, role, group))| format!(
             "  - {{name: n{index}, identity: {{provider: {provider}, client_id: '{client}', roles: ['{role}'], groups: ['{group}'], when: 'true'}}, grant: {{role: writer}}}}\n"
         )).collect();
-        let text = if text.is_empty() { R.replace("dev", "okta").replace("{provider: okta}", "{provider: okta, client_id: zz}") } else { text };
+        let text = if text.is_empty() { R.replace("dev", "okta, client_id: zz") } else { text };
         let mut identity = worker();
         identity.provider = provider.as_str().into();
         identity.client_id = Some(client.clone());

@@ -25,7 +25,7 @@ roles:
 pub(super) fn surroundings() -> Surroundings {
     let target = |engine, databases: &[&str]| TargetFacts {
         engine,
-        databases: databases.iter().map(|name| DatabaseName::new(name)).collect(),
+        databases: databases.iter().map(DatabaseName::new).collect(),
     };
     Surroundings {
         providers: BTreeSet::from(["dev".into(), "okta".into()]),

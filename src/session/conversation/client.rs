@@ -16,6 +16,7 @@ use crate::wire::{Decoded, PeerMisbehaved};
 
 use super::group::Copy;
 use super::probe::Portal;
+use super::script::Script;
 use super::{
     Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, STATEMENT_BYTES_MAX, Then, Verdict,
     pass_on,
@@ -137,18 +138,7 @@ impl Conversation {
                 }
                 return Ok(self.execute(head, statement.kind, lane));
             }
-            FromClient::Describe {
-                kind: Described::Statement,
-                ..
-            } => {
-                self.turn.sent(Sent::DescribeStatement, Owner::Client);
-            }
-            FromClient::Describe {
-                kind: Described::Portal,
-                ..
-            } => {
-                self.turn.sent(Sent::DescribePortal, Owner::Client);
-            }
+            FromClient::Describe { kind, .. } => self.turn.sent(described(kind), Owner::Client),
             FromClient::Close { kind, name } => self.close(kind, name),
             FromClient::Sync => return Ok(self.sync(head, lane)),
             FromClient::CopyDone | FromClient::CopyFail => return Ok(self.copy_ended(head, lane)),
@@ -279,7 +269,7 @@ impl Conversation {
             }
             Route::IntentThenPlain => {
                 self.group.hold_ready = true;
-                self.forward_query(head, lane);
+                self.run_script(head, reading, lane);
             }
             Route::Commit => self.forward_query(head, lane),
         }
@@ -289,7 +279,7 @@ impl Conversation {
     /// What has to happen before a Query that may commit goes on.
     fn gate_query(&mut self, route: Route, lane: &mut Lane) -> Judged {
         if route == Route::IntentThenPlain {
-            self.ledger.mark_partial();
+            self.ledger.announce();
         }
         if route == Route::Commit && self.ledger.wants_id() {
             self.probe_group(lane);
@@ -386,6 +376,25 @@ impl Conversation {
             self.probe.distrust();
             self.statements.distrust();
         }
+    }
+
+    /// Several statements, their intent on disk: with the probe woven in where that can be.
+    fn run_script(&mut self, head: Head, reading: &Reading, lane: &mut Lane) {
+        let sql = lane.unjudged().get(HEAD_BYTES..head.length.saturating_sub(1));
+        let woven = sql
+            .filter(|_| reading.kinds.len() > 1)
+            .and_then(|sql| Script::weave(sql, reading));
+        let Some((woven, script)) = woven else {
+            self.ledger.mark_partial();
+            return self.forward_query(head, lane);
+        };
+        lane.discard(head.length);
+        self.add(lane, |out| from_client::put_query(out, &woven));
+        self.group.begun = true;
+        self.statements.simple_query();
+        self.turn.sent(Sent::Query, Owner::Client);
+        self.script = Some(script);
+        self.phase = Phase::AwaitingReady;
     }
 
     fn forward_query(&mut self, head: Head, lane: &mut Lane) {
@@ -569,6 +578,13 @@ impl Conversation {
                 Judged::On
             }
         }
+    }
+}
+
+const fn described(kind: Described) -> Sent {
+    match kind {
+        Described::Statement => Sent::DescribeStatement,
+        Described::Portal => Sent::DescribePortal,
     }
 }
 

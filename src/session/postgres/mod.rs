@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::domain::refusal::{Reason, Refusal, RefusalCode};
+use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::session::front::{Front, Opening, Presented, WelcomePermit};
 use crate::session::registry::CancelDesk;
 use crate::session::startup;
@@ -90,10 +90,8 @@ impl PostgresFront {
         loop {
             let progress = state.step(&self.input, &mut reply).map_err(|misbehaved| {
                 tracing::debug!(error = %misbehaved, "a client broke the protocol before its login");
-                Ended::Refused(
-                    RefusalCode::ProtocolViolation,
-                    Reason::Malformed { what: "start-up" },
-                )
+                let (code, reason) = misbehaved.refusal();
+                Ended::Refused(code, reason)
             })?;
             if !reply.is_empty() {
                 self.stream()?.write_all(&reply).await?;

@@ -1,0 +1,193 @@
+//! The programs that people connect with.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::tools;
+use super::world::World;
+
+/// Whoever connects: a token for the password, and a user name that asks for a role.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) user: &'static str,
+    pub(crate) token: String,
+}
+
+/// What a program said, all of it, and whether it was content.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) good: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            good: output.status.success(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    /// Standard output of a program that was content.
+    #[track_caller]
+    pub(crate) fn well(self) -> String {
+        assert!(self.good, "out: {}\nerr: {}", self.out, self.err);
+        self.out.trim().to_owned()
+    }
+
+    /// Standard error of a program that was refused.
+    #[track_caller]
+    pub(crate) fn refusal(self) -> String {
+        assert!(!self.good, "was not refused: {}", self.out);
+        self.err
+    }
+}
+
+impl World {
+    fn client(&self, program: &Path, caller: &Caller) -> Command {
+        let address = self.config.postgres;
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("PGHOST", address.ip().to_string())
+            .env("PGPORT", address.port().to_string())
+            .env("PGDATABASE", "orders")
+            .env("PGUSER", caller.user)
+            .env("PGPASSWORD", &caller.token)
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", self.path("certs/ca.crt"))
+            .env("PGAPPNAME", "e2e")
+            .current_dir(self.path("."));
+        command
+    }
+
+    /// Statements as psql sends them; `variables` are further PG… settings.
+    pub(crate) fn psql_with(&self, caller: &Caller, variables: &[(&str, &str)], sql: &str) -> Said {
+        let mut command = self.client(&tools::client_program("psql"), caller);
+        command.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        command.envs(variables.iter().copied());
+        command.output().unwrap().into()
+    }
+
+    pub(crate) fn psql(&self, caller: &Caller, sql: &str) -> Said {
+        self.psql_with(caller, &[], sql)
+    }
+
+    /// A file of statements: psql sends them one by one, as a person types them.
+    pub(crate) fn psql_script(&self, caller: &Caller, script: &str) -> Said {
+        let file = self.path("script.sql");
+        std::fs::write(&file, script).unwrap();
+        let mut command = self.client(&tools::client_program("psql"), caller);
+        command
+            .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(file);
+        command.output().unwrap().into()
+    }
+
+    /// tokio-postgres over rustls; `options` as in `PGOPTIONS`.
+    pub(crate) async fn connect(
+        &self,
+        caller: &Caller,
+        options: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(self.path("certs/ca.crt")).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let address = self.config.postgres;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(address.ip().to_string())
+            .port(address.port())
+            .dbname("orders");
+        config
+            .user(caller.user)
+            .password(&caller.token)
+            .options(options)
+            .application_name("e2e");
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let (client, connection) = config
+            .connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls))
+            .await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// One of the scripts in `tests/e2e/drivers/`.
+    pub(crate) fn python(&self, caller: &Caller, script: &str) -> Said {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/e2e/drivers")
+            .join(script);
+        self.client(&tools::python(), caller)
+            .arg(script)
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    pub(crate) fn pgbench(&self, caller: &Caller, arguments: &[&str]) -> Command {
+        let mut command = self.client(&tools::client_program("pgbench"), caller);
+        command.arg("--no-vacuum").args(arguments);
+        command
+    }
+
+    /// The superuser, past gatepost: one line a row, columns separated by `|`.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        self.direct("postgres", "superuser secret", sql).well()
+    }
+
+    /// Anybody, past gatepost.
+    pub(crate) fn direct(&self, user: &str, password: &str, sql: &str) -> Said {
+        let server = self.config.server;
+        Command::new(tools::client_program("psql"))
+            .env_clear()
+            .env("PGHOST", server.ip().to_string())
+            .env("PGPORT", server.port().to_string())
+            .env("PGDATABASE", "orders")
+            .env("PGUSER", user)
+            .env("PGPASSWORD", password)
+            .env("PGSSLMODE", "require")
+            .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    /// A command of gatepost itself.
+    pub(crate) fn gatepost(&self, arguments: &[&str]) -> Said {
+        Command::new(env!("CARGO_BIN_EXE_gatepost"))
+            .args(arguments)
+            .current_dir(self.path("."))
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    /// Proves the chain as an auditor would, with the key that the world was made with.
+    pub(crate) fn verify_journal(&self) {
+        let arguments = [
+            "audit",
+            "verify",
+            "--directory",
+            "audit",
+            "--public-key",
+            "certs/signing.pub",
+        ];
+        self.gatepost(&arguments).well();
+    }
+}

@@ -1,0 +1,99 @@
+// A certified OpenID provider (npm oidc-provider) in three shapes: Entra v2, Okta, and a stranger that
+// no configuration names. Prints one JSON line when it listens. Argument: the oidc-provider folder.
+import { createServer } from 'node:http';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+
+// Standard output is for the one line alone.
+console.info = console.warn = console.error;
+
+const require = createRequire(process.argv[2] + '/');
+const { default: Provider } = await import(pathToFileURL(require.resolve('oidc-provider')));
+
+const tenant = '11111111-2222-4333-8444-555555555555';
+const audience = 'api://gatepost';
+// What each application may do; its object id as Entra would know it.
+const applications = {
+  'order-consumer': { oid: '00000000-0000-4000-8000-000000000001', roles: ['Orders.Write'] },
+  analyst: { oid: '00000000-0000-4000-8000-000000000002', roles: ['Orders.Read'] },
+  nobody: { oid: '00000000-0000-4000-8000-000000000003', roles: [] },
+  // Gets tokens that ended an hour ago, and tokens for somebody else's audience.
+  late: { oid: '00000000-0000-4000-8000-000000000004', roles: ['Orders.Write'] },
+  misled: { oid: '00000000-0000-4000-8000-000000000005', roles: ['Orders.Write'] },
+};
+
+const times = (client, payload) => {
+  const exp = client === 'late' ? payload.iat - 3600 : payload.exp;
+  const iat = client === 'late' ? payload.iat - 7200 : payload.iat;
+  return { iat, nbf: iat, exp, aud: client === 'misled' ? 'api://somebody-else' : audience };
+};
+
+const entra = (client, payload) => ({
+  iss: payload.iss, ...times(client, payload),
+  azp: client, azpacr: '1', idtyp: 'app', oid: applications[client].oid, sub: applications[client].oid,
+  tid: tenant, roles: applications[client].roles, uti: randomUUID(), ver: '2.0',
+});
+
+// Real Okta puts `uid` into tokens of people only; an application's token has its client id as subject.
+const okta = (client, payload) => ({
+  iss: payload.iss, ...times(client, payload),
+  ver: 1, jti: 'AT.' + payload.jti, cid: client, sub: client, scp: ['orders'], groups: applications[client].roles,
+});
+
+const shapes = {
+  entra: { path: `/${tenant}/v2.0`, claims: entra },
+  okta: { path: '/oauth2/default', claims: okta },
+  stranger: { path: '/stranger', claims: entra },
+};
+
+const provider = (issuer, shape) => {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: randomUUID() };
+  return new Provider(issuer, {
+    clients: Object.keys(applications).map((client_id) => ({
+      client_id, client_secret: 'secret-of-' + client_id, grant_types: ['client_credentials'],
+      redirect_uris: [], response_types: [], token_endpoint_auth_method: 'client_secret_post',
+    })),
+    jwks: { keys: [key] },
+    cookies: { keys: [randomUUID()] },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => audience,
+        useGrantedResource: () => true,
+        getResourceServerInfo: () => ({
+          scope: 'orders', audience, accessTokenTTL: 3600, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } },
+        }),
+      },
+    },
+    formats: {
+      customizers: {
+        jwt(_ctx, token, jwt) {
+          jwt.header = { ...jwt.header, typ: 'JWT' };
+          jwt.payload = shape.claims(token.clientId, jwt.payload);
+        },
+      },
+    },
+  });
+};
+
+const mounted = [];
+const server = createServer((request, response) => {
+  const found = mounted.find(({ path }) => request.url.startsWith(path + '/'));
+  if (!found) return response.writeHead(404).end();
+  request.originalUrl = request.url;
+  request.url = request.url.slice(found.path.length);
+  return found.callback(request, response);
+});
+server.listen(0, '127.0.0.1', () => {
+  const origin = `http://127.0.0.1:${server.address().port}`;
+  const issuers = {};
+  for (const [name, shape] of Object.entries(shapes)) {
+    issuers[name] = origin + shape.path;
+    mounted.push({ path: shape.path, callback: provider(issuers[name], shape).callback() });
+  }
+  console.log(JSON.stringify(issuers));
+});
