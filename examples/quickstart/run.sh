@@ -88,7 +88,7 @@ step "Which message produced which transaction"
 head -8 "$folder/show.txt"
 echo "…"
 for id in msg-0499 msg-0500 msg-0501; do
-    "$gatepost" audit show --directory "$GATEPOST_DEV_AUDIT" --correlation "$id" | tail -n +2
+    "$gatepost" audit show --directory "$GATEPOST_DEV_AUDIT" --correlation "$id" | sed -n 2p
 done
 
 step "An analyst reads, is refused a write, and compares the journal with the rows themselves"

@@ -30,6 +30,8 @@ struct Work {
     may_have_written: bool,
     /// Did the probe answer behind the last of it?
     asked: bool,
+    /// Is an intent due although no id is known?
+    announced: bool,
     /// Did something run whose effect the probe cannot fully see?
     partial: bool,
     /// The session's own setting when the transaction began: a rollback returns to it.
@@ -91,6 +93,7 @@ impl Ledger {
             correlation: session_id_before.iter().cloned().collect(),
             may_have_written: false,
             asked: false,
+            announced: false,
             partial: false,
             session_id_before: session_id_before.clone(),
         })
@@ -170,6 +173,13 @@ impl Ledger {
         }
     }
 
+    /// What follows may commit before its id is known: its intent is due.
+    pub(super) fn announce(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.announced = true;
+        }
+    }
+
     /// Something partial happened that no kind says (several statements in one string …).
     pub(super) fn mark_partial(&mut self) {
         if let Some(work) = &mut self.work {
@@ -190,7 +200,7 @@ impl Ledger {
     pub(super) fn wants_intent(&self) -> bool {
         self.work
             .as_ref()
-            .is_some_and(|work| work.id.is_some() || work.partial)
+            .is_some_and(|work| work.id.is_some() || work.partial || work.announced)
     }
 
     /// A statement completed with this command tag. Returns its kind.
@@ -330,6 +340,7 @@ mod tests {
     fn set(value: &str, reach: Reach) -> SetCorrelation {
         SetCorrelation {
             reach,
+            parameter: None,
             value: Correlation::new(value, CorrelationSource::Set),
         }
     }

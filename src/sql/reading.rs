@@ -18,6 +18,8 @@ const STATEMENTS_MAX: usize = 10_000;
 pub struct Reading {
     /// The kinds of the statements in order, without empty ones; empty for an empty text.
     pub kinds: Vec<Kind>,
+    /// Where each of them starts in the text.
+    pub starts: Vec<usize>,
     /// What the text attempts that is always refused.
     pub escape: Option<&'static str>,
     /// `SET gatepost.correlation_id`, in order.
@@ -41,6 +43,7 @@ impl Reading {
 pub fn read(text: &[u8], backslash_escapes: bool) -> Reading {
     let mut reading = Reading {
         kinds: Vec::new(),
+        starts: Vec::new(),
         escape: None,
         sets: Vec::new(),
         comments: Vec::new(),
@@ -72,6 +75,7 @@ fn finish(reading: &mut Reading, words: &mut Vec<Token<'_>>) {
     }
     if reading.kinds.len() < STATEMENTS_MAX {
         reading.kinds.push(kind);
+        reading.starts.extend(words.first().map(|first| first.start));
     } else {
         reading.kinds.fill(Kind::Unknown);
     }

@@ -17,7 +17,9 @@
 mod client;
 mod group;
 mod probe;
+mod script;
 mod server;
+mod simple;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,7 @@ use crate::wire::pg::turn::{Owner, Sent, Turn, TurnError};
 
 use group::Group;
 use probe::Probe;
+use script::Script;
 
 /// Largest message from either side: PostgreSQL's own bound for one field is 1 GiB, and a row or a
 /// Bind holds several.
@@ -136,8 +139,12 @@ pub(super) struct Conversation {
     from_client: Passing,
     from_server: Passing,
     backslash_escapes: bool,
+    /// The answer to a Query of several statements that is under way.
+    script: Option<Script>,
     /// Records that nobody waits for.
     records: Vec<Record>,
+    /// The outcome of a transaction that ended in a group whose end waits for it.
+    held: Option<Record>,
     scratch: Vec<u8>,
 }
 
@@ -158,7 +165,9 @@ impl Conversation {
             from_client: Passing::Forward(0),
             from_server: Passing::Forward(0),
             backslash_escapes: false,
+            script: None,
             records: Vec::new(),
+            held: None,
             scratch: Vec::new(),
         }
     }
@@ -238,7 +247,6 @@ impl Conversation {
 
     /// The outcome is on disk; ReadyForQuery may go on.
     pub(super) const fn outcome_written(&mut self) {
-        self.group.hold_ready = false;
         self.phase = Phase::AwaitingReady;
     }
 

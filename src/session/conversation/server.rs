@@ -11,6 +11,7 @@ use crate::wire::pg::from_server::{self, FromServer, TransactionStatus, tag};
 use crate::wire::pg::turn::{Owner, Reply, Sent};
 
 use super::group::Group;
+use super::script::{self, Script};
 use super::{Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, Then, Verdict, pass_on};
 
 impl Conversation {
@@ -32,7 +33,9 @@ impl Conversation {
                 Decoded::Message(head) => head,
                 Decoded::NeedMore { at_least } => return Ok(Verdict::More { at_least }),
             };
-            if is_read(head.tag, self.turn.front_owner()) && to_client.unjudged().len() < head.length {
+            let probed = self.script.as_ref().is_some_and(Script::awaits_probe)
+                || self.turn.front_owner() == Some(Owner::Probe);
+            if is_read(head.tag, probed) && to_client.unjudged().len() < head.length {
                 return Ok(Verdict::More {
                     at_least: head.length,
                 });
@@ -62,6 +65,16 @@ impl Conversation {
             return Ok(None);
         };
         match owner {
+            Owner::Client if self.is_scripted(head.tag) => {
+                if head.tag == tag::DATA_ROW {
+                    let body = to_client
+                        .unjudged()
+                        .get(HEAD_BYTES..head.length)
+                        .unwrap_or_default();
+                    self.ledger.learned(script::id_in_row(body));
+                }
+                self.pass(head, to_client, false);
+            }
             Owner::Client => {
                 match head.tag {
                     tag::PARSE_COMPLETE => self.statements.parsed(),
@@ -97,6 +110,13 @@ impl Conversation {
             }
         }
         Ok(None)
+    }
+
+    /// Is it the answer to a probe that was woven into a script?
+    fn is_scripted(&mut self, message: u8) -> bool {
+        self.script
+            .as_mut()
+            .is_some_and(|script| script.is_probe(message))
     }
 
     /// What a reply to the client tells about its statements.
@@ -137,7 +157,12 @@ impl Conversation {
         if self.phase == Phase::Settling {
             self.phase = Phase::Open;
         }
-        self.records.extend(self.ledger.close(outcome, now));
+        let record = self.ledger.close(outcome, now);
+        if self.group.hold_ready {
+            self.held = record;
+        } else {
+            self.records.extend(record);
+        }
         self.group.commit_sent = false;
     }
 
@@ -203,7 +228,7 @@ impl Conversation {
             } else {
                 Outcome::Committed
             };
-            let record = self.ledger.close(outcome, now);
+            let record = self.held.take().or_else(|| self.ledger.close(outcome, now));
             match record {
                 Some(record) if self.group.hold_ready => {
                     self.phase = Phase::HoldingReady;
@@ -217,6 +242,7 @@ impl Conversation {
         self.pass(head, to_client, true);
         self.expected = status;
         self.group = Group::default();
+        self.script = None;
         // A probe group may still be on its way behind the client's.
         self.phase = if self.turn.is_settled() {
             Phase::Open
@@ -299,10 +325,10 @@ impl Conversation {
 }
 
 /// Must the message be here as a whole before it is judged?
-fn is_read(tag: u8, owner: Option<Owner>) -> bool {
+fn is_read(tag: u8, probed: bool) -> bool {
     match tag {
         tag::READY_FOR_QUERY | tag::ERROR_RESPONSE | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS => true,
-        tag::DATA_ROW => owner == Some(Owner::Probe),
+        tag::DATA_ROW => probed,
         _ => false,
     }
 }

@@ -31,7 +31,9 @@ pub(crate) fn of_event<'a>(records: &'a [Value], event: &str) -> Vec<&'a Value> 
 /// The ids that a transaction's client gave, without those that gatepost made.
 pub(crate) fn correlation(record: &Value) -> Vec<&str> {
     let ids = record["correlation"].as_array().into_iter().flatten();
-    ids.filter(|id| id["source"] != "generated").map(|id| id["id"].as_str().unwrap()).collect()
+    ids.filter(|id| id["source"] != "generated")
+        .map(|id| id["id"].as_str().unwrap())
+        .collect()
 }
 
 /// Transaction ids of all committed outcomes; two outcomes of one transaction fail the test.

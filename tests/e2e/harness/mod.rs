@@ -16,7 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Comes back with what `look` finds; fails the test when it finds nothing for too long.
-#[expect(clippy::disallowed_methods, reason = "no runtime runs here whose clock could be paused")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no runtime runs here whose clock could be paused"
+)]
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {

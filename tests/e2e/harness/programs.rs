@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::tools;
 use super::world::World;
@@ -78,10 +82,62 @@ impl World {
         self.psql_with(caller, &[], sql)
     }
 
+    /// A file of statements: psql sends them one by one, as a person types them.
+    pub(crate) fn psql_script(&self, caller: &Caller, script: &str) -> Said {
+        let file = self.path("script.sql");
+        std::fs::write(&file, script).unwrap();
+        let mut command = self.client(&tools::client_program("psql"), caller);
+        command
+            .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(file);
+        command.output().unwrap().into()
+    }
+
+    /// tokio-postgres over rustls; `options` as in `PGOPTIONS`.
+    pub(crate) async fn connect(
+        &self,
+        caller: &Caller,
+        options: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(self.path("certs/ca.crt")).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let address = self.config.postgres;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(address.ip().to_string())
+            .port(address.port())
+            .dbname("orders");
+        config
+            .user(caller.user)
+            .password(&caller.token)
+            .options(options)
+            .application_name("e2e");
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let (client, connection) = config
+            .connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls))
+            .await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
     /// One of the scripts in `tests/e2e/drivers/`.
     pub(crate) fn python(&self, caller: &Caller, script: &str) -> Said {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/drivers").join(script);
-        self.client(&tools::python(), caller).arg(script).output().unwrap().into()
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/e2e/drivers")
+            .join(script);
+        self.client(&tools::python(), caller)
+            .arg(script)
+            .output()
+            .unwrap()
+            .into()
     }
 
     pub(crate) fn pgbench(&self, caller: &Caller, arguments: &[&str]) -> Command {
@@ -124,7 +180,14 @@ impl World {
 
     /// Proves the chain as an auditor would, with the key that the world was made with.
     pub(crate) fn verify_journal(&self) {
-        let arguments = ["audit", "verify", "--directory", "audit", "--public-key", "certs/signing.pub"];
+        let arguments = [
+            "audit",
+            "verify",
+            "--directory",
+            "audit",
+            "--public-key",
+            "certs/signing.pub",
+        ];
         self.gatepost(&arguments).well();
     }
 }

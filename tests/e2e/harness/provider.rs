@@ -48,7 +48,11 @@ impl Provider {
         output.read_line(&mut line).unwrap();
         let told = std::fs::read_to_string(log).unwrap();
         let issuers = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the provider ended: {told}"));
-        Self { process, issuers, _output: output }
+        Self {
+            process,
+            issuers,
+            _output: output,
+        }
     }
 
     pub(crate) fn issuer(&self, shape: Shape) -> &str {

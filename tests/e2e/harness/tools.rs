@@ -7,14 +7,23 @@ use gatepost::cli::dev::postgres::Binaries;
 
 fn folder() -> PathBuf {
     std::env::var_os("GATEPOST_TEST_TOOLS").map_or_else(
-        || Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-tools"),
+        || {
+            Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .parent()
+                .unwrap()
+                .join("test-tools")
+        },
         PathBuf::from,
     )
 }
 
 fn tool(name: &str) -> PathBuf {
     let path = folder().join(name);
-    assert!(path.exists(), "{} is missing: run tests/setup/all.sh", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/setup/all.sh",
+        path.display()
+    );
     path
 }
 
@@ -43,6 +52,10 @@ pub(crate) fn server(major: u32) -> Binaries {
 /// psql or pgbench.
 pub(crate) fn client_program(name: &str) -> PathBuf {
     let path = Path::new("/usr/lib/postgresql/15/bin").join(name);
-    assert!(path.exists(), "{} is missing: run tests/setup/postgres.sh", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/setup/postgres.sh",
+        path.display()
+    );
     path
 }

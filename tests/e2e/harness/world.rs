@@ -50,10 +50,16 @@ impl World {
 
     /// All but the proxy; the configuration is written and can be changed.
     pub(crate) fn without_proxy(major: u32) -> Self {
-        let folder = tempfile::Builder::new().prefix("gatepost-e2e-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("gatepost-e2e-")
+            .tempdir()
+            .unwrap();
         // The server may run as somebody else than the test.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let provider = Provider::start(&folder.path().join("provider.log"));
         make_certificates(folder.path());
         let config = Config::new(&provider, free_addresses());
@@ -116,7 +122,9 @@ impl World {
         self.config.write(&self.path("gatepost.yaml"));
         let program = Path::new(env!("CARGO_BIN_EXE_gatepost"));
         let mut command = children::command(program, None);
-        command.args(["serve", "--config", "gatepost.yaml"]).current_dir(self.folder.path());
+        command
+            .args(["serve", "--config", "gatepost.yaml"])
+            .current_dir(self.folder.path());
         let started = Process::start("gatepost", wrap(command), &self.path("gatepost.log"));
         self.proxy = Some(started.unwrap());
     }
@@ -149,7 +157,9 @@ impl World {
     /// SIGTERM, and wait until it has ended.
     pub(crate) fn stop_proxy(&mut self) {
         let mut proxy = self.proxy.take().unwrap();
-        self.runtime.block_on(proxy.stop(Signal::Terminate, PATIENCE)).unwrap();
+        self.runtime
+            .block_on(proxy.stop(Signal::Terminate, PATIENCE))
+            .unwrap();
     }
 
     /// Waits for a proxy that ends by itself, and gives its exit code.
@@ -172,7 +182,10 @@ impl World {
 
     /// Roles are asked for by name.
     pub(crate) fn caller(&self, shape: Shape, client: &str, user: &'static str) -> Caller {
-        Caller { user, token: self.provider.token(shape, client) }
+        Caller {
+            user,
+            token: self.provider.token(shape, client),
+        }
     }
 
     /// The application that writes, in Entra's shape.

@@ -1,6 +1,8 @@
 //! Stories told in message types: what goes to the server, what reaches the client, what is on disk
 //! in between. The replies are those that PostgreSQL gives.
 
+mod bulk;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,7 +10,7 @@ use crate::audit::record::{Event, Facts, Outcome, Record, Scope};
 use crate::domain::{Random, Reason, SessionId};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
-use crate::wire::pg::from_client::{self, Described};
+use crate::wire::pg::from_client;
 use crate::wire::pg::from_server::{self, TransactionStatus};
 
 use super::{Conversation, Demand, Verdict};
@@ -170,10 +172,12 @@ enum Reply {
     Complete(&'static str),
     /// The probe's row.
     Id(Option<u64>),
+    /// The row of a probe that was woven into a script.
+    TextId(&'static str),
     Error(&'static str),
     Ready(TransactionStatus),
 }
-use Reply::{Complete, Error, Id, Plain, Ready};
+use Reply::{Complete, Error, Id, Plain, Ready, TextId};
 use TransactionStatus::{Failed, Idle, InBlock};
 
 impl Reply {
@@ -187,6 +191,11 @@ impl Reply {
             Id(Some(id)) => {
                 out.extend_from_slice(&[b'D', 0, 0, 0, 18, 0, 1, 0, 0, 0, 8]);
                 out.extend_from_slice(&id.to_be_bytes());
+            }
+            TextId(id) => {
+                let length = u8::try_from(id.len()).unwrap();
+                out.extend_from_slice(&[b'D', 0, 0, 0, 10 + length, 0, 1, 0, 0, 0, length]);
+                out.extend_from_slice(id.as_bytes());
             }
             Error(sqlstate) => {
                 let mut body = b"VERROR\0C".to_vec();
@@ -438,51 +447,6 @@ fn a_statement_that_commits_by_itself_has_its_intent_first_and_its_reply_last() 
 }
 
 #[test]
-fn copy_data_streams_and_is_followed_by_the_probe() {
-    let mut story = Story::new();
-    assert_eq!(story.query("copy t from stdin"), "PBDEH");
-    assert_eq!(story.server(&[Plain("12nG")]).0, "G");
-    let data: &[u8] = b"d\0\0\0\x06x\n";
-    assert_eq!(story.client(|out| out.extend_from_slice(data)), "d");
-    assert_eq!(
-        story.client(|out| out.extend_from_slice(b"c\0\0\0\x04")),
-        "cCPBEH"
-    );
-    story.server(&[Complete("COPY 1")]);
-    assert_eq!(story.server(&probe(Some(6))).1, "S");
-    assert_eq!(story.server(&[Ready(Idle)]).0, "Z");
-    assert_eq!(story.last(), (Some(6), Scope::Complete, Outcome::Committed));
-}
-
-#[test]
-fn an_extended_copy_has_nothing_put_before_its_data() {
-    let mut story = Story::new();
-    assert_eq!(story.extended("copy t from stdin"), "PBES");
-    story.server(&[Plain("12G")]);
-    let end = |out: &mut Vec<u8>| {
-        out.extend_from_slice(b"d\0\0\0\x06x\nc\0\0\0\x04");
-        from_client::put_sync(out);
-    };
-    assert_eq!(story.client(end), "dcCPBEH");
-    story.server(&[Complete("COPY 1")]);
-    assert_eq!(story.server(&probe(Some(6))).1, "S");
-    story.server(&[Ready(Idle)]);
-    assert_eq!(story.last(), (Some(6), Scope::Complete, Outcome::Committed));
-}
-
-#[test]
-fn a_copy_that_is_refused_ends_its_group() {
-    let mut story = Story::new();
-    story.query("copy missing from stdin");
-    assert_eq!(
-        story.server(&[Plain("1"), Error("42P01")]),
-        ("E".to_owned(), "S".to_owned())
-    );
-    story.server(&[Ready(Idle)]);
-    assert_eq!(story.query("select 1"), "PBDECPBEH");
-}
-
-#[test]
 fn escapes_are_refused_without_reaching_the_server() {
     let mut story = Story::new();
     assert_eq!(story.query("set role postgres"), "BS");
@@ -523,18 +487,6 @@ fn settings_and_transaction_control_are_left_alone() {
 }
 
 #[test]
-fn several_statements_in_a_string_have_their_intent_first() {
-    let mut story = Story::new();
-    assert_eq!(
-        story.query("insert into t values (1); insert into t values (2)"),
-        "Q"
-    );
-    assert_eq!(story.intended(), [None]);
-    story.server(&[Complete("INSERT 0 1"), Complete("INSERT 0 1"), Ready(Idle)]);
-    assert_eq!(story.last(), (None, Scope::Partial, Outcome::Committed));
-}
-
-#[test]
 fn a_named_statement_of_sql_is_not_trusted() {
     let mut story = Story::new();
     story.query("prepare x as insert into t values (1)");
@@ -565,27 +517,4 @@ fn a_lost_server_leaves_the_outcome_in_doubt_only_behind_the_commit() {
     story.server(&[Plain("12"), Complete("INSERT 0 1")]);
     story.server(&probe(Some(1)));
     assert_eq!(outcome(story.conversation.abandon(NOW)), Outcome::InDoubt);
-}
-
-#[test]
-fn a_large_bind_streams_through() {
-    let mut story = Story::new();
-    story.client(|out| from_client::put_parse(out, b"", b"insert into t values ($1)"));
-    let mut bind = vec![b'B'];
-    bind.extend_from_slice(&1_000_004_u32.to_be_bytes());
-    bind.extend_from_slice(b"\0\0");
-    story.to_server.push(&bind);
-    story.judge();
-    assert_eq!(
-        take(&mut story.to_server).len(),
-        bind.len(),
-        "what is here goes on at once"
-    );
-    story.to_server.push(&vec![0; 999_998]);
-    story.judge();
-    assert_eq!(take(&mut story.to_server).len(), 999_998);
-    assert_eq!(
-        story.client(|out| from_client::put_describe(out, Described::Portal, b"")),
-        "D"
-    );
 }

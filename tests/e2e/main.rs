@@ -1,0 +1,19 @@
+//! The built gatepost between real programs: PostgreSQL behind it, a certified identity provider
+//! beside it, and the drivers that people use in front. Needs `tests/setup/all.sh`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test ends by panicking; clippy spares only the functions that carry the attribute"
+)]
+
+mod harness;
+
+mod bad_beginnings;
+mod bad_tokens;
+mod crash;
+mod drivers;
+mod full_disk;
+mod many_transactions;
