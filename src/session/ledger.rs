@@ -340,6 +340,7 @@ mod tests {
     fn set(value: &str, reach: Reach) -> SetCorrelation {
         SetCorrelation {
             reach,
+            parameter: None,
             value: Correlation::new(value, CorrelationSource::Set),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::sql::Kind;
 use crate::sql::correlation::SetCorrelation;
+use crate::wire::pg::from_client;
 
 /// Names that one session may keep; a driver's cache holds some hundreds. Beyond it new names are
 /// not remembered, so their statements count as unknown and are treated with the most care.
@@ -38,6 +39,8 @@ impl Prepared {
 #[derive(Clone, Debug)]
 pub(super) struct Portal {
     pub(super) statement: Arc<Prepared>,
+    /// What it sets of the correlation id, parameters filled in; empty where the statement says all.
+    pub(super) sets: Vec<SetCorrelation>,
     /// Was it executed before? A portal that is fetched in parts is one statement on record.
     pub(super) executed: bool,
 }
@@ -57,38 +60,46 @@ impl Statements {
         self.parsing.push_back((name.to_vec(), statement));
     }
 
-    /// A Bind was sent.
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
-        let latest = self
-            .parsing
-            .iter()
-            .rev()
-            .find(|(name, _)| name == statement)
-            .map(|(_, it)| it);
-        let statement = latest.or_else(|| self.confirmed.get(statement)).cloned();
-        let statement = statement.unwrap_or_else(Prepared::unknown);
-        self.binding.push_back((
-            portal.to_vec(),
-            Portal {
-                statement,
-                executed: false,
-            },
-        ));
+    /// Does a Bind of this statement carry a correlation id among its parameters?
+    pub(super) fn wants_parameters(&self, statement: &[u8]) -> bool {
+        let found = self.named(statement);
+        found.is_some_and(|found| found.sets.iter().any(|set| set.parameter.is_some()))
     }
 
-    /// An Execute is about to be sent. Returns the statement, and whether this is its first part.
-    pub(super) fn execute(&mut self, portal: &[u8]) -> (Arc<Prepared>, bool) {
-        let latest = self
-            .binding
-            .iter_mut()
-            .rev()
-            .find(|(name, _)| name == portal)
-            .map(|(_, it)| it);
+    /// A Bind was sent, with this body as far as it is here.
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8]) {
+        let statement = self.named(statement).cloned().unwrap_or_else(Prepared::unknown);
+        let value = |at: usize| from_client::bind_parameter(body, at.checked_sub(1)?);
+        let bound = statement.sets.iter().map(|set| match set.parameter {
+            Some(at) => set.bound(value(at)),
+            None => set.clone(),
+        });
+        let portal_of = Portal {
+            sets: bound.collect(),
+            executed: false,
+            statement,
+        };
+        self.binding.push_back((portal.to_vec(), portal_of));
+    }
+
+    fn named(&self, statement: &[u8]) -> Option<&Arc<Prepared>> {
+        let mut latest = self.parsing.iter().rev().filter(|(name, _)| name == statement);
+        latest
+            .next()
+            .map(|(_, it)| it)
+            .or_else(|| self.confirmed.get(statement))
+    }
+
+    /// An Execute is about to be sent. Returns what it sets of the correlation id, and
+    /// whether this is the portal's first part.
+    pub(super) fn execute(&mut self, portal: &[u8]) -> (Vec<SetCorrelation>, bool) {
+        let mut latest = self.binding.iter_mut().rev().filter(|(name, _)| name == portal);
+        let latest = latest.next().map(|(_, it)| it);
         let Some(found) = latest.or_else(|| self.portals.get_mut(portal)) else {
-            return (Prepared::unknown(), true);
+            return (Vec::new(), true);
         };
         let first = !std::mem::replace(&mut found.executed, true);
-        (found.statement.clone(), first)
+        (std::mem::take(&mut found.sets), first)
     }
 
     /// What an Execute of this portal would run.
@@ -174,16 +185,17 @@ mod tests {
         statements.parsed();
         statements.parse(b"s", prepared(Kind::Set));
         statements.failed();
-        statements.bind(b"", b"s");
-        assert_eq!(statements.execute(b"").0.kind, Kind::Insert);
+        statements.bind(b"", b"s", b"");
+        assert_eq!(statements.peek(b"").kind, Kind::Insert);
     }
 
     #[test]
     fn within_a_group_the_latest_parse_counts() {
         let mut statements = Statements::default();
         statements.parse(b"", prepared(Kind::Insert));
-        statements.bind(b"", b"");
-        assert_eq!(statements.execute(b"").0.kind, Kind::Insert);
+        statements.bind(b"", b"", b"");
+        assert_eq!(statements.peek(b"").kind, Kind::Insert);
+        assert!(statements.execute(b"").1);
         assert!(
             !statements.execute(b"").1,
             "a second Execute continues the portal"
@@ -193,9 +205,9 @@ mod tests {
     #[test]
     fn unknown_names_are_the_worst() {
         let mut statements = Statements::default();
-        statements.bind(b"p", b"nobody");
-        assert_eq!(statements.execute(b"p").0.kind, Kind::Unknown);
-        assert_eq!(statements.execute(b"cursor").0.kind, Kind::Unknown);
+        statements.bind(b"p", b"nobody", b"");
+        assert_eq!(statements.peek(b"p").kind, Kind::Unknown);
+        assert_eq!(statements.peek(b"cursor").kind, Kind::Unknown);
     }
 
     #[test]
@@ -206,9 +218,9 @@ mod tests {
             statements.parsed();
         }
         statements.distrust();
-        statements.bind(b"p", b"a");
-        statements.bind(b"q", b"b");
-        assert_eq!(statements.execute(b"p").0.kind, Kind::Unknown);
-        assert_eq!(statements.execute(b"q").0.kind, Kind::Update);
+        statements.bind(b"p", b"a", b"");
+        statements.bind(b"q", b"b", b"");
+        assert_eq!(statements.peek(b"p").kind, Kind::Unknown);
+        assert_eq!(statements.peek(b"q").kind, Kind::Update);
     }
 }

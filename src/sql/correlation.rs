@@ -18,6 +18,21 @@ pub struct SetCorrelation {
     pub reach: Reach,
     /// `None` after `RESET`, `SET … TO DEFAULT`, or an empty value.
     pub value: Option<Correlation>,
+    /// The value is this parameter (from 1) of a prepared statement: [`Self::bound`] fills it in.
+    pub parameter: Option<usize>,
+}
+
+impl SetCorrelation {
+    /// The same with the value of its parameter, as sent.
+    pub fn bound(&self, value: Option<&[u8]>) -> Self {
+        let value = value.and_then(|value| std::str::from_utf8(value).ok());
+        let value = value.and_then(|id| Correlation::new(id, CorrelationSource::Set));
+        Self {
+            reach: self.reach,
+            value,
+            parameter: None,
+        }
+    }
 }
 
 /// Reads a `SET`, `RESET` or `SELECT set_config(…)` of the correlation id.
@@ -47,10 +62,12 @@ pub(super) fn set(words: &[Token<'_>]) -> Option<SetCorrelation> {
     Some(SetCorrelation {
         reach,
         value: value.and_then(constant),
+        parameter: None,
     })
 }
 
-/// `SELECT [pg_catalog.]set_config('gatepost.correlation_id', '…', true|false)` with constants.
+/// `SELECT [pg_catalog.]set_config('gatepost.correlation_id', '…', true|false)`; the id may be a
+/// parameter.
 fn set_config(words: &[Token<'_>]) -> Option<SetCorrelation> {
     let at = words.iter().position(|token| token.names("set_config"))?;
     let [open, name, _, value, _, local, ..] = words.get(at + 1..)? else {
@@ -65,7 +82,14 @@ fn set_config(words: &[Token<'_>]) -> Option<SetCorrelation> {
     named.then(|| SetCorrelation {
         reach,
         value: constant(value),
+        parameter: parameter(value),
     })
+}
+
+/// The number of a `$n`.
+fn parameter(token: &Token<'_>) -> Option<usize> {
+    let digits = (token.kind == TokenKind::Parameter).then(|| token.bytes.get(1..))??;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn constant(token: &Token<'_>) -> Option<Correlation> {

@@ -7,6 +7,7 @@ use crate::domain::refusal::Reason;
 use crate::session::lane::Lane;
 use crate::session::statements::Prepared;
 use crate::sql;
+use crate::sql::correlation::SetCorrelation;
 use crate::sql::{Kind, Reading};
 use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
 use crate::wire::pg::from_client::{self, Described, FromClient, tag};
@@ -16,41 +17,21 @@ use crate::wire::{Decoded, PeerMisbehaved};
 
 use super::group::Copy;
 use super::probe::Portal;
-use super::script::Script;
 use super::{
     Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, STATEMENT_BYTES_MAX, Then, Verdict,
     pass_on,
 };
 
-/// Bind without parameters and with all results as text, for the unnamed statement and portal: what
-/// a simple Query does.
-const BIND_AS_QUERY: &[u8] = b"B\0\0\0\x0c\0\0\0\0\0\0\0\0";
+/// Largest Bind that is read whole for the correlation id among its parameters; an id has at most
+/// 256 bytes, and what sets it has no other large parameter.
+const BIND_BYTES_AWAITED_MAX: usize = 16 * 1024;
 
 /// What became of one message.
-enum Judged {
+pub(super) enum Judged {
     On,
     Wait { at_least: usize },
     Demand(Demand),
     Terminated,
-}
-
-/// How a simple Query goes to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    /// As it is: it can write nothing, or the block that it is in has failed.
-    Plain,
-    /// As it is, with a probe in a group of its own behind it.
-    WithProbe,
-    /// As extended messages, with the probe and a Flush before the Sync.
-    Convert,
-    /// As extended messages; the probe comes behind its data.
-    ConvertCopy,
-    /// As extended messages, intent first.
-    IntentThenConvert,
-    /// As it is, intent first: several statements that may commit.
-    IntentThenPlain,
-    /// It ends the block: the id must be known and the intent on disk.
-    Commit,
 }
 
 impl Conversation {
@@ -133,8 +114,8 @@ impl Conversation {
                     return Ok(self.settle_first(lane));
                 }
                 if !self.cleared {
-                    let first = self.statements.execute(portal).1;
-                    self.note_execute(&statement, first, now);
+                    let (sets, first) = self.statements.execute(portal);
+                    self.note_execute(&statement, &sets, first, now);
                 }
                 return Ok(self.execute(head, statement.kind, lane));
             }
@@ -180,7 +161,7 @@ impl Conversation {
     }
 
     /// The message goes on, as far as it is here; the rest follows as it comes.
-    fn forward(&mut self, head: Head, lane: &mut Lane) {
+    pub(super) fn forward(&mut self, head: Head, lane: &mut Lane) {
         self.group.begun = true;
         self.from_client = Passing::Forward(head.length);
         pass_on(&mut self.from_client, lane);
@@ -198,237 +179,27 @@ impl Conversation {
         let body = lane.unjudged().get(HEAD_BYTES..).unwrap_or_default();
         let body = body.get(..head.body_bytes()).unwrap_or(body);
         match from_client::bind_names(body) {
-            Decoded::Message(_) if self.turn.is_skipping() => {}
-            Decoded::Message((portal, statement)) => self.statements.bind(portal, statement),
-            Decoded::NeedMore { at_least } if at_least <= head.body_bytes() => {
+            Decoded::Message((_, statement))
+                if self.statements.wants_parameters(statement) && !is_here(head, lane) =>
+            {
                 return Ok(Judged::Wait {
-                    at_least: at_least + HEAD_BYTES,
+                    at_least: head.length,
                 });
             }
-            Decoded::NeedMore { .. } => {
-                return Err(unexpected(head.tag, "two names"));
+            Decoded::Message(_) if self.turn.is_skipping() => {}
+            Decoded::Message((portal, statement)) => self.statements.bind(portal, statement, body),
+            Decoded::NeedMore { at_least } if at_least <= head.body_bytes() => {
+                let at_least = at_least + HEAD_BYTES;
+                return Ok(Judged::Wait { at_least });
             }
+            Decoded::NeedMore { .. } => return Err(unexpected(head.tag, "two names")),
         }
         self.turn.sent(Sent::Bind, Owner::Client);
         self.forward(head, lane);
         Ok(Judged::On)
     }
 
-    // ── simple protocol ────────────────────────────────────────────────────────────────────────
-
-    fn query(
-        &mut self,
-        head: Head,
-        reading: &Reading,
-        text: &Arc<str>,
-        lane: &mut Lane,
-        now: SystemTime,
-    ) -> Judged {
-        if let Some(what) = reading.escape {
-            lane.discard(head.length);
-            self.group.begun = true;
-            self.poison(Reason::EscapeStatement { what }, lane);
-            self.proceed(Then::Sync, lane);
-            return Judged::On;
-        }
-        let route = if self.turn.is_skipping() {
-            Route::Plain
-        } else {
-            self.route(&reading.kinds)
-        };
-        let first = !std::mem::take(&mut self.cleared);
-        if first {
-            self.note_query(reading, text, now);
-        }
-        match route {
-            Route::Plain => self.forward_query(head, lane),
-            Route::WithProbe => {
-                self.forward_query(head, lane);
-                if self.ledger.wants_id() {
-                    self.probe_group(lane);
-                }
-            }
-            Route::Convert => {
-                self.convert(head, text, lane);
-                self.ask(Portal::Unnamed, lane, Then::Sync);
-            }
-            Route::ConvertCopy => {
-                self.convert(head, text, lane);
-                self.add(lane, from_client::put_flush);
-                self.phase = Phase::ConvertedCopy;
-            }
-            Route::IntentThenConvert | Route::IntentThenPlain | Route::Commit if first => {
-                return self.gate_query(route, lane);
-            }
-            Route::IntentThenConvert => {
-                self.group.hold_ready = true;
-                self.convert(head, text, lane);
-                self.probe
-                    .put(Portal::Unnamed, &mut self.scratch, lane, &mut self.turn);
-                self.proceed(Then::Sync, lane);
-            }
-            Route::IntentThenPlain => {
-                self.group.hold_ready = true;
-                self.run_script(head, reading, lane);
-            }
-            Route::Commit => self.forward_query(head, lane),
-        }
-        Judged::On
-    }
-
-    /// What has to happen before a Query that may commit goes on.
-    fn gate_query(&mut self, route: Route, lane: &mut Lane) -> Judged {
-        if route == Route::IntentThenPlain {
-            self.ledger.announce();
-        }
-        if route == Route::Commit && self.ledger.wants_id() {
-            self.probe_group(lane);
-            self.phase = Phase::Asking(Then::Judge);
-            return Judged::On;
-        }
-        self.demand_intent()
-    }
-
-    fn route(&self, kinds: &[Kind]) -> Route {
-        let commits = |kind: &Kind| matches!(kind, Kind::Commit | Kind::PrepareTransaction | Kind::Unknown);
-        match (self.expected, kinds) {
-            (TransactionStatus::Failed, _) | (_, []) => Route::Plain,
-            (_, kinds) if kinds.iter().all(|kind| kind.is_inert() && !commits(kind)) => Route::Plain,
-            (TransactionStatus::InBlock, kinds) if kinds.iter().any(commits) => match kinds {
-                [_] => Route::Commit,
-                _ => Route::IntentThenPlain,
-            },
-            (TransactionStatus::InBlock, kinds) => {
-                let quiet = |kind: &Kind| kind.takes_no_snapshot() || *kind == Kind::CopyIn;
-                if kinds.iter().any(quiet) {
-                    Route::Plain
-                } else {
-                    Route::WithProbe
-                }
-            }
-            (TransactionStatus::Idle, [kind]) => match kind {
-                Kind::Commit | Kind::PrepareTransaction => Route::Plain,
-                Kind::EndPrepared => Route::IntentThenPlain,
-                Kind::CopyIn => Route::ConvertCopy,
-                kind if kind.may_commit_itself() => Route::IntentThenConvert,
-                Kind::Select
-                | Kind::With
-                | Kind::Insert
-                | Kind::Update
-                | Kind::Delete
-                | Kind::Merge
-                | Kind::Declare
-                | Kind::Fetch
-                | Kind::Explain
-                | Kind::Execute
-                | Kind::Lock
-                | Kind::CopyOut
-                | Kind::CopyServer
-                | Kind::Definition => Route::Convert,
-                // Either inert, and found so above, or listed as committing by itself.
-                Kind::Empty
-                | Kind::Begin
-                | Kind::Rollback
-                | Kind::RollbackTo
-                | Kind::Savepoint
-                | Kind::Release
-                | Kind::Set
-                | Kind::Show
-                | Kind::Prepare
-                | Kind::Deallocate
-                | Kind::Discard
-                | Kind::Listen
-                | Kind::CloseCursor
-                | Kind::Call
-                | Kind::Do
-                | Kind::Notify
-                | Kind::Maintenance
-                | Kind::Unknown => Route::IntentThenPlain,
-            },
-            // A string that opens a block and leaves it open commits nothing.
-            (TransactionStatus::Idle, [Kind::Begin, rest @ ..])
-                if !rest.iter().any(|kind| commits(kind) || kind.may_commit_itself()) =>
-            {
-                Route::Plain
-            }
-            (TransactionStatus::Idle, _) => Route::IntentThenPlain,
-        }
-    }
-
-    fn note_query(&mut self, reading: &Reading, text: &Arc<str>, now: SystemTime) {
-        self.ledger.comments(&reading.comments);
-        let mut in_block = self.expected == TransactionStatus::InBlock;
-        for kind in &reading.kinds {
-            if *kind == Kind::Begin {
-                in_block = true;
-                self.ledger.began(now);
-            }
-            self.note_statement(text, *kind, now);
-        }
-        for set in &reading.sets {
-            self.ledger.set_correlation(set, in_block, now);
-        }
-    }
-
-    fn note_statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.ledger.statement(text, kind, now);
-        if kind.may_touch_probe() {
-            self.probe.distrust();
-            self.statements.distrust();
-        }
-    }
-
-    /// Several statements, their intent on disk: with the probe woven in where that can be.
-    fn run_script(&mut self, head: Head, reading: &Reading, lane: &mut Lane) {
-        let sql = lane.unjudged().get(HEAD_BYTES..head.length.saturating_sub(1));
-        let woven = sql
-            .filter(|_| reading.kinds.len() > 1)
-            .and_then(|sql| Script::weave(sql, reading));
-        let Some((woven, script)) = woven else {
-            self.ledger.mark_partial();
-            return self.forward_query(head, lane);
-        };
-        lane.discard(head.length);
-        self.add(lane, |out| from_client::put_query(out, &woven));
-        self.group.begun = true;
-        self.statements.simple_query();
-        self.turn.sent(Sent::Query, Owner::Client);
-        self.script = Some(script);
-        self.phase = Phase::AwaitingReady;
-    }
-
-    fn forward_query(&mut self, head: Head, lane: &mut Lane) {
-        self.statements.simple_query();
-        self.turn.sent(Sent::Query, Owner::Client);
-        self.forward(head, lane);
-        // Behind an error of extended messages the server ignores even a Query.
-        if !self.turn.is_skipping() {
-            self.phase = Phase::AwaitingReady;
-        }
-    }
-
-    /// Replaces a Query by the extended messages that do the same, without the Sync.
-    fn convert(&mut self, head: Head, text: &str, lane: &mut Lane) {
-        // The bytes as they came: `text` may have been made readable.
-        let sql = lane.unjudged().get(HEAD_BYTES..head.length.saturating_sub(1));
-        let sql = sql.unwrap_or(text.as_bytes());
-        self.scratch.clear();
-        from_client::put_parse(&mut self.scratch, b"", sql);
-        self.scratch.extend_from_slice(BIND_AS_QUERY);
-        from_client::put_describe(&mut self.scratch, Described::Portal, b"");
-        from_client::put_execute(&mut self.scratch, b"", 0);
-        lane.discard(head.length);
-        lane.add(&self.scratch);
-        self.group.begun = true;
-        self.statements.simple_query();
-        for sent in [Sent::Parse, Sent::Bind, Sent::DescribePortal, Sent::Execute] {
-            self.turn.sent(sent, Owner::Converted);
-        }
-    }
-
-    // ── extended protocol ──────────────────────────────────────────────────────────────────────
-
-    fn note_execute(&mut self, statement: &Prepared, first: bool, now: SystemTime) {
+    fn note_execute(&mut self, statement: &Prepared, sets: &[SetCorrelation], first: bool, now: SystemTime) {
         if !first {
             self.ledger.continued(statement.kind);
             return;
@@ -438,7 +209,7 @@ impl Conversation {
         }
         self.note_statement(&statement.text, statement.kind, now);
         let in_block = self.expected == TransactionStatus::InBlock;
-        for set in &statement.sets {
+        for set in sets {
             self.ledger.set_correlation(set, in_block, now);
         }
     }
@@ -552,21 +323,21 @@ impl Conversation {
     // ── what has to come first ─────────────────────────────────────────────────────────────────
 
     /// Asks for the transaction id inside the client's group.
-    fn ask(&mut self, portal: Portal, lane: &mut Lane, then: Then) {
+    pub(super) fn ask(&mut self, portal: Portal, lane: &mut Lane, then: Then) {
         self.probe.put(portal, &mut self.scratch, lane, &mut self.turn);
         self.add(lane, from_client::put_flush);
         self.phase = Phase::Asking(then);
     }
 
     /// Asks for the transaction id in a group of its own, behind a simple Query in a block.
-    fn probe_group(&mut self, lane: &mut Lane) {
+    pub(super) fn probe_group(&mut self, lane: &mut Lane) {
         self.probe
             .put(Portal::Named, &mut self.scratch, lane, &mut self.turn);
         self.add(lane, from_client::put_sync);
         self.turn.sent(Sent::Sync, Owner::Ours);
     }
 
-    fn demand_intent(&mut self) -> Judged {
+    pub(super) fn demand_intent(&mut self) -> Judged {
         match self.ledger.intent() {
             Some(record) if self.ledger.wants_intent() => {
                 self.phase = Phase::Writing(Then::Judge);
@@ -579,6 +350,11 @@ impl Conversation {
             }
         }
     }
+}
+
+/// Is the whole message here, or too large to wait for?
+fn is_here(head: Head, lane: &Lane) -> bool {
+    head.length > BIND_BYTES_AWAITED_MAX || lane.unjudged().len() >= head.length
 }
 
 const fn described(kind: Described) -> Sent {

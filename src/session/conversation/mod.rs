@@ -19,6 +19,7 @@ mod group;
 mod probe;
 mod script;
 mod server;
+mod simple;
 #[cfg(test)]
 mod tests;
 

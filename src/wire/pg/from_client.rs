@@ -167,6 +167,27 @@ pub fn bind_names(prefix_of_body: &[u8]) -> Decoded<(&[u8], &[u8])> {
     }
 }
 
+/// The value of parameter `index` (from 0) in the whole body of a Bind, as sent; `None` if it is NULL
+/// or not there.
+pub fn bind_parameter(body: &[u8], index: usize) -> Option<&[u8]> {
+    const FORMAT_BYTES: usize = 2;
+    let mut cursor = Cursor::new("Bind", body);
+    cursor.cstr().ok()?;
+    cursor.cstr().ok()?;
+    let formats = usize::from(cursor.u16().ok()?);
+    cursor.bytes(formats.saturating_mul(FORMAT_BYTES)).ok()?;
+    let parameters = usize::from(cursor.u16().ok()?);
+    for at in 0..parameters {
+        // A negative length is NULL.
+        let length = usize::try_from(cursor.i32().ok()?).ok();
+        let value = length.map(|length| cursor.bytes(length)).transpose().ok()?;
+        if at == index {
+            return value;
+        }
+    }
+    None
+}
+
 fn parse_parse(body: &[u8]) -> Result<FromClient<'_>, PeerMisbehaved> {
     const OID_BYTES: usize = 4;
     let mut cursor = Cursor::new("Parse", body);

@@ -1,7 +1,7 @@
 //! Stories of COPY, of scripts, and of messages larger than a buffer.
 
-use super::Reply::{Complete, Error, Plain, Ready, TextId};
-use super::TransactionStatus::Idle;
+use super::Reply::{Complete, Error, Id, Plain, Ready, TextId};
+use super::TransactionStatus::{Idle, InBlock};
 use super::{Outcome, Scope, Story, from_client, probe, take};
 
 #[test]
@@ -121,4 +121,44 @@ fn a_large_bind_streams_through() {
         story.client(|out| from_client::put_describe(out, from_client::Described::Portal, b"")),
         "D"
     );
+}
+
+#[test]
+fn a_correlation_id_may_be_a_parameter() {
+    let mut story = Story::new();
+    story.query("begin");
+    story.server(&[Complete("BEGIN"), Ready(InBlock)]);
+    let mut bind = b"B\0\0\0\0\0\0\0\0\0\x01\0\0\0\x06msg-17\0\0".to_vec();
+    bind[4] = u8::try_from(bind.len() - 1).unwrap();
+    let (first, rest) = bind.split_at(9);
+    story.client(|out| {
+        from_client::put_parse(
+            out,
+            b"",
+            b"select set_config('gatepost.correlation_id', $1, true)",
+        );
+    });
+    story.to_server.push(first);
+    story.judge();
+    assert_eq!(take(&mut story.to_server).len(), 0, "its parameters are awaited");
+    story.client(|out| {
+        out.extend_from_slice(rest);
+        from_client::put_execute(out, b"", 0);
+        from_client::put_sync(out);
+    });
+    story.server(&[
+        Plain("12"),
+        Complete("SELECT 1"),
+        Plain("31"),
+        Plain("2"),
+        Id(Some(5)),
+    ]);
+    story.server(&[Complete("SELECT 1"), Plain("3"), Ready(InBlock)]);
+    story.query("commit");
+    let ids: Vec<&str> = story.intents[0]
+        .correlation
+        .iter()
+        .map(|it| it.id.as_ref())
+        .collect();
+    assert_eq!(ids, ["msg-17"]);
 }
