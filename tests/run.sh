@@ -142,7 +142,7 @@ count_cargo_test() {
 echo "== What the tests need"
 if [ -n "$setup" ]; then
     missing=
-    for part in compiler postgres nats oidc_provider drivers; do
+    for part in compiler postgres postgres_npm nats oidc_provider drivers; do
         if attempt "setup-$part" "tests/setup/$part.sh"; then
             passed=$((passed + 1))
             good "$(sed -n 's/^setup: //p' "$log" | tail -1)"

@@ -27,11 +27,43 @@ fn waits_saying(world: &mut World, sentences: &[&str]) {
 }
 
 #[test]
-fn wrong_yaml_is_shown_with_line_and_caret() {
+fn a_wrong_value_is_shown_with_line_and_caret() {
+    let mut world = World::without_proxy(15);
+    world.config.door = ", allow_plaintext: perhaps";
+    world.launch();
+    ends_saying(
+        &mut world,
+        &[
+            "gatepost.yaml:4:",
+            "expected true or false",
+            "allow_plaintext: perhaps",
+            "^",
+        ],
+    );
+}
+
+/// Without the line itself: a misspelt `password` still holds a password.
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
     let mut world = World::without_proxy(15);
     world.config.door = ", allow_plaintxt: true";
     world.launch();
-    ends_saying(&mut world, &["gatepost.yaml:4:", "allow_plaintxt", "^"]);
+    ends_saying(
+        &mut world,
+        &[
+            "gatepost.yaml:4:",
+            "unknown key \"allow_plaintxt\"",
+            "allow_plaintext",
+        ],
+    );
+}
+
+#[test]
+fn broken_yaml_is_named_with_its_line() {
+    let mut world = World::without_proxy(15);
+    world.config.door = ", : }{";
+    world.launch();
+    ends_saying(&mut world, &["gatepost.yaml:4:"]);
 }
 
 #[test]

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
-use crate::harness::journal::{committed, correlation, of_event};
+use crate::harness::journal::{committed, correlation, of_event, outcomes_under};
 use crate::harness::provider::Shape;
 use crate::harness::world::World;
 
 /// What every driver does is told by rows: each carries as `customer` the correlation id of its own
-/// transaction. `aborted` is the id of a transaction that wrote and was rolled back.
-fn compare(world: &World, driver: &str, aborted: &str) {
-    let records = world.records();
+/// transaction. `told` are lines of the driver itself: `aborted`, a correlation id, the transaction's id.
+fn compare(world: &World, told: &str) {
+    let records = world.settled();
     let outcomes = of_event(&records, "transaction.outcome");
     let by_id: BTreeMap<u64, &Value> = outcomes
         .iter()
@@ -25,109 +28,161 @@ fn compare(world: &World, driver: &str, aborted: &str) {
         let outcome = by_id.get(&id.parse().unwrap());
         let outcome = outcome.unwrap_or_else(|| panic!("no outcome of transaction {id} ({given})"));
         assert_eq!(outcome["detail"]["outcome"], "committed", "{outcome}");
+        assert_eq!(outcome["detail"]["scope"], "complete", "{outcome}");
         assert!(
             correlation(outcome).contains(&given),
             "{given} is not in {outcome}"
         );
         assert_eq!(outcome["identity"]["client_id"], "order-consumer");
         assert_eq!(outcome["role"], "orders_writer");
-        assert_eq!(outcome["client"]["application"], "e2e");
     }
     let written = world.sql("SELECT count(DISTINCT xmin::text) FROM orders");
     assert_eq!(committed(&records).len(), written.parse::<usize>().unwrap());
-
-    let rolled_back = by_id[&aborted.parse().unwrap()];
-    assert_eq!(rolled_back["detail"]["outcome"], "aborted");
-    assert_eq!(correlation(rolled_back), [format!("{driver}-aborted")]);
+    for line in told.lines() {
+        let [how, given, id] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let [outcome] = outcomes_under(&records, given)[..] else {
+            panic!("not one outcome under {given}");
+        };
+        assert_eq!(outcome["detail"]["outcome"], how, "{outcome}");
+        assert_eq!(outcome["detail"]["id"].as_u64(), id.parse().ok(), "{outcome}");
+    }
     world.verify_journal();
 }
 
-#[test]
-fn psql_in_three_ways() {
+/// Runs a script with tokens of both shapes. It leaves this many rows each time.
+fn python(script: &str, rows: usize) {
     let world = World::start();
-    let consumer = world.consumer();
-    let startup = [("PGOPTIONS", "-c gatepost.correlation_id=psql-startup")];
-    let insert = "INSERT INTO orders (customer, cents) VALUES";
-    world
-        .psql_with(&consumer, &startup, &format!("{insert} ('psql-startup', 1)"))
-        .well();
-    let application = [("PGAPPNAME", "e2e")];
-    let comment = format!("{insert} ('psql-comment', 1) /*correlation_id='psql-comment'*/");
-    world.psql_with(&consumer, &application, &comment).well();
-    // As a person types it: one message a statement.
-    let block = format!(
-        "BEGIN\\;SET LOCAL gatepost.correlation_id = 'psql-block'\\;{insert} ('psql-block', 1)\\;COMMIT"
-    );
-    world.psql(&consumer, &block.replace("\\;", ";\n")).well();
-    let script = format!(
-        "BEGIN;\nSET LOCAL gatepost.correlation_id = 'psql-aborted';\n{insert} ('psql-aborted', 1);\n\
-         SELECT pg_current_xact_id();\nROLLBACK;\n"
-    );
-    let said = world.psql_script(&consumer, &script).well();
-    let aborted = said.lines().find(|line| line.parse::<u64>().is_ok()).unwrap();
-    compare(&world, "psql", aborted);
+    for (turn, shape) in [Shape::Entra, Shape::Okta].into_iter().enumerate() {
+        let consumer = world.caller(shape, "order-consumer", "orders_writer");
+        let told = world.python(&consumer, script, &[&format!("{shape:?}")]).well();
+        assert!(!told.is_empty());
+        compare(&world, &told);
+        let count = world.sql("SELECT count(*) FROM orders");
+        assert_eq!(count, (rows * (turn + 1)).to_string());
+    }
 }
 
 #[test]
 fn psycopg_3() {
-    let world = World::start();
-    let aborted = world.python(&world.consumer(), "psycopg3.py").well();
-    compare(&world, "psycopg3", &aborted);
+    python(
+        "psycopg3_story.py",
+        1 + 1 + 1 + 1000 + 50 + 1 + 20 + 1 + 1 + 10 + 1 + 5,
+    );
 }
 
 #[test]
 fn psycopg_2() {
-    let world = World::start();
-    let aborted = world.python(&world.consumer(), "psycopg2.py").well();
-    compare(&world, "psycopg2", &aborted);
+    python("psycopg2_story.py", 1 + 1 + 1000 + 30 + 30 + 1 + 1 + 1);
 }
 
 #[test]
 fn asyncpg() {
+    python("asyncpg_story.py", 1 + 1 + 1000 + 50 + 1 + 1 + 1 + 10 + 20 + 1);
+}
+
+#[test]
+fn psql() {
     let world = World::start();
-    let aborted = world.python(&world.consumer(), "asyncpg_driver.py").well();
-    compare(&world, "asyncpg", &aborted);
+    for shape in [Shape::Entra, Shape::Okta] {
+        let consumer = world.caller(shape, "order-consumer", "orders_writer");
+        let mark = |what: &str| format!("psql-{shape:?}-{what}");
+        let insert = |what: &str| format!("INSERT INTO orders (customer) VALUES ('{}')", mark(what));
+        let set = |what: &str| format!("SET LOCAL gatepost.correlation_id = '{}'", mark(what));
+        let startup = format!("-c gatepost.correlation_id={}", mark("startup"));
+        let options = [("PGOPTIONS", startup.as_str())];
+        world.psql_with(&consumer, &options, &insert("startup")).well();
+        let application = format!("psql corr={}", mark("application"));
+        let options = [("PGAPPNAME", application.as_str())];
+        world
+            .psql_with(&consumer, &options, &insert("application"))
+            .well();
+        let comment = format!("{} /*correlation_id='{}'*/", insert("comment"), mark("comment"));
+        world.psql(&consumer, &comment).well();
+        // One message that holds a whole block.
+        let block = format!("BEGIN; {}; {}; COMMIT", set("block"), insert("block"));
+        world.psql(&consumer, &block).well();
+        // As a person types it: one message a statement.
+        let script = [
+            "BEGIN",
+            &set("typed"),
+            &insert("typed"),
+            "COMMIT",
+            "BEGIN",
+            &set("aborted"),
+            &insert("aborted"),
+            "SELECT pg_current_xact_id()",
+            "ROLLBACK",
+        ];
+        let said = world.psql_script(&consumer, &(script.join(";\n") + ";\n")).well();
+        let id = said.lines().find(|line| line.parse::<u64>().is_ok()).unwrap();
+        compare(&world, &format!("aborted {} {id}", mark("aborted")));
+    }
+    assert_eq!(world.sql("SELECT count(*) FROM orders"), "10");
 }
 
 #[test]
 fn tokio_postgres() {
     let world = World::start();
-    let aborted = world.runtime.block_on(tokio_postgres_writes(&world)).unwrap();
-    compare(&world, "rust", &aborted);
+    let told = world.runtime.block_on(tokio_postgres_writes(&world)).unwrap();
+    compare(&world, &told);
+    let rows = 1 + 1 + 3 + 10 + 5000 + 1;
+    assert_eq!(world.sql("SELECT count(*) FROM orders"), rows.to_string());
 }
 
 async fn tokio_postgres_writes(world: &World) -> Result<String, tokio_postgres::Error> {
+    const INSERT: &str = "INSERT INTO orders (customer) VALUES ($1)";
+    let consumer = world.consumer();
     let mut client = world
-        .connect(&world.consumer(), "-c gatepost.correlation_id=rust-startup")
+        .connect(&consumer, "-c gatepost.correlation_id=rust-startup")
         .await?;
-    let insert = "INSERT INTO orders (customer, cents) VALUES ($1, $2)";
+    client.execute(INSERT, &[&"rust-startup"]).await?;
+    let set = |what: &str| format!("SET LOCAL gatepost.correlation_id = 'rust-{what}'");
+
     let block = client.transaction().await?;
-    block
-        .batch_execute("SET LOCAL gatepost.correlation_id = 'rust-block'")
-        .await?;
-    block.execute(insert, &[&"rust-block", &1_i64]).await?;
+    block.batch_execute(&set("prepared")).await?;
+    let prepared = block.prepare(INSERT).await?;
+    for _ in 0..10 {
+        block.execute(&prepared, &[&"rust-prepared"]).await?;
+    }
     block.commit().await?;
-    client.execute(insert, &[&"rust-startup", &1_i64]).await?;
-    let prepared = client.prepare(insert).await?;
+
     // Pipelined: all are on their way before the first answer.
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&"rust-startup", &2_i64];
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&"rust-startup"];
     let together = tokio::join!(
         client.execute(&prepared, &parameters),
         client.execute(&prepared, &parameters),
         client.execute(&prepared, &parameters),
     );
     assert_eq!((together.0?, together.1?, together.2?), (1, 1, 1));
+
     let block = client.transaction().await?;
-    block
-        .batch_execute("SET LOCAL gatepost.correlation_id = 'rust-aborted'")
+    block.batch_execute(&set("aborted")).await?;
+    block.execute(INSERT, &[&"rust-aborted"]).await?;
+    let id = block.query_one("SELECT pg_current_xact_id()::text", &[]).await?;
+    let told = format!("aborted rust-aborted {}", id.get::<_, &str>(0));
+    let failed = block
+        .execute("INSERT INTO orders (customer, cents) VALUES ('x', 0)", &[])
+        .await;
+    assert_eq!(failed.unwrap_err().code(), Some(&SqlState::CHECK_VIOLATION));
+    // Dropped without a word: the driver rolls back.
+    drop(block);
+
+    let block = client.transaction().await?;
+    block.batch_execute(&set("copy")).await?;
+    let sink = block.copy_in("COPY orders (customer) FROM STDIN BINARY").await?;
+    let mut rows = std::pin::pin!(BinaryCopyInWriter::new(sink, &[Type::TEXT]));
+    for _ in 0..5000 {
+        rows.as_mut().write(&[&"rust-copy"]).await?;
+    }
+    assert_eq!(rows.finish().await?, 5000);
+    block.commit().await?;
+    drop(client);
+
+    let again = world
+        .connect(&consumer, "-c gatepost.correlation_id=rust-again")
         .await?;
-    block.execute(insert, &[&"rust-aborted", &1_i64]).await?;
-    let id = block
-        .query_one("SELECT pg_current_xact_id()::text", &[])
-        .await?
-        .get(0);
-    block.rollback().await?;
-    Ok(id)
+    again.execute(INSERT, &[&"rust-again"]).await?;
+    Ok(told)
 }
 
 #[test]
@@ -139,7 +194,7 @@ fn okta_speaks_for_the_same_work() {
         "INSERT INTO orders (customer, cents) VALUES ('okta', 1)",
     );
     written.well();
-    let records = world.records();
+    let records = world.settled();
     let outcome = of_event(&records, "transaction.outcome").pop().unwrap();
     assert_eq!(outcome["identity"]["provider"], "okta");
     assert_eq!(outcome["policy"]["rule"], "okta-consumers");
@@ -153,7 +208,7 @@ fn a_new_server_serves_as_well() {
     let insert = "INSERT INTO orders (customer, cents) VALUES ('eighteen', 1)";
     world.psql(&consumer, insert).well();
     let id = world.sql("SELECT xmin::text FROM orders");
-    assert_eq!(committed(&world.records()), [id.parse().unwrap()].into());
+    assert_eq!(committed(&world.settled()), [id.parse().unwrap()].into());
     world.stop_proxy();
     assert_eq!(world.logins(), Vec::<String>::new());
 }

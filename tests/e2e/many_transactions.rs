@@ -61,7 +61,7 @@ fn mode(mode: &str) {
     }
 
     let logged = commits_in_wal(&world, &begin);
-    let records = world.records();
+    let records = world.settled();
     let journal = committed(&records);
     let missing: Vec<_> = logged.difference(&journal).take(5).collect();
     let invented: Vec<_> = journal.difference(&logged).take(5).collect();

@@ -33,5 +33,6 @@ if [ ! -e "$place/ready-$version" ]; then
     chmod a+x "$place"/bin/*
     touch "$place/ready-$version"
 fi
-"$place/bin/postgres" --version >&2 || fail "the npm PostgreSQL $version does not run on this machine"
+"$place/bin/postgres" --version >/dev/null || fail "the npm PostgreSQL $version does not run on this machine"
+say "PostgreSQL $version (npm)"
 echo "$place/bin"

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::wait_for;
+use super::world::World;
+
 /// All complete lines of all segments, in order.
 pub(crate) fn records(directory: &Path) -> Vec<Value> {
     let mut files: Vec<_> = fs::read_dir(directory)
@@ -48,4 +51,32 @@ pub(crate) fn committed(records: &[Value]) -> BTreeSet<u64> {
         }
     }
     found
+}
+
+impl World {
+    /// All records, once every session that was opened has ended: outcomes of blocks follow their
+    /// commits by a moment.
+    pub(crate) fn settled(&self) -> Vec<Value> {
+        wait_for("the end of every session in the journal", || {
+            // Connections that were dropped in the runtime still have to say so.
+            self.runtime.block_on(tokio::task::yield_now());
+            let records = self.records();
+            let sessions = |event: &str| -> BTreeSet<String> {
+                let records = of_event(&records, event).into_iter();
+                records.map(|it| it["session"].to_string()).collect()
+            };
+            let mut open = sessions("session.opened");
+            for over in ["session.closed", "session.denied"] {
+                open = &open - &sessions(over);
+            }
+            open.is_empty().then_some(records)
+        })
+    }
+}
+
+/// Outcomes whose client gave this correlation id.
+pub(crate) fn outcomes_under<'a>(records: &'a [Value], given: &str) -> Vec<&'a Value> {
+    let mut outcomes = of_event(records, "transaction.outcome");
+    outcomes.retain(|outcome| correlation(outcome).contains(&given));
+    outcomes
 }

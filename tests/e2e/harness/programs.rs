@@ -129,12 +129,13 @@ impl World {
     }
 
     /// One of the scripts in `tests/e2e/drivers/`.
-    pub(crate) fn python(&self, caller: &Caller, script: &str) -> Said {
+    pub(crate) fn python(&self, caller: &Caller, script: &str, arguments: &[&str]) -> Said {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/e2e/drivers")
             .join(script);
         self.client(&tools::python(), caller)
             .arg(script)
+            .args(arguments)
             .output()
             .unwrap()
             .into()

@@ -102,6 +102,8 @@ impl World {
         self.gatepost(&[
             "roles",
             "apply",
+            "--target",
+            "orders",
             "--config",
             "gatepost.yaml",
             "--as",
