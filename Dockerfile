@@ -4,8 +4,7 @@ FROM rust:1.95-slim-bookworm AS build
 # The cryptography library is C and assembly.
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake gcc g++ make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY Cargo.toml Cargo.lock ./
-COPY src ./src
+COPY . .
 RUN cargo build --release --locked --no-default-features --bin gatepost
 # An empty folder with the right owner for the journal's volume.
 RUN mkdir /journal
