@@ -146,7 +146,10 @@ impl Gate {
         let mut front = PostgresFront::new(socket, self.listener.clone());
         let presented = match front.open().await {
             Opening::Presented(presented) => presented,
-            Opening::Cancel { process, key } => return self.shared.registry.cancel(process, &key),
+            Opening::Cancel { process, key } => {
+                self.shared.registry.cancel(process, &key);
+                return front.close().await;
+            }
             Opening::Gone => return,
             Opening::Refused(code, reason) => {
                 let facts = Arc::new(stranger(session, peer, None));

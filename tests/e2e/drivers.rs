@@ -125,7 +125,7 @@ fn tokio_postgres() {
     let world = World::start();
     let told = world.runtime.block_on(tokio_postgres_writes(&world)).unwrap();
     compare(&world, &told);
-    let rows = 1 + 1 + 3 + 10 + 5000 + 1;
+    let rows = 1 + 10 + 3 + 5000 + 1;
     assert_eq!(world.sql("SELECT count(*) FROM orders"), rows.to_string());
 }
 

@@ -13,7 +13,12 @@ mod harness;
 
 mod bad_beginnings;
 mod bad_tokens;
+mod bounds;
 mod crash;
 mod drivers;
+mod ending;
+mod escapes;
 mod full_disk;
 mod many_transactions;
+mod protocol;
+mod quiet;

@@ -18,14 +18,15 @@ const applications = {
   'order-consumer': { oid: '00000000-0000-4000-8000-000000000001', roles: ['Orders.Write'] },
   analyst: { oid: '00000000-0000-4000-8000-000000000002', roles: ['Orders.Read'] },
   nobody: { oid: '00000000-0000-4000-8000-000000000003', roles: [] },
-  // Gets tokens that ended an hour ago, and tokens for somebody else's audience.
+  // Get tokens that ended an hour ago, that begin tomorrow, and that are for somebody else's audience.
   late: { oid: '00000000-0000-4000-8000-000000000004', roles: ['Orders.Write'] },
+  early: { oid: '00000000-0000-4000-8000-000000000006', roles: ['Orders.Write'] },
   misled: { oid: '00000000-0000-4000-8000-000000000005', roles: ['Orders.Write'] },
 };
 
 const times = (client, payload) => {
-  const exp = client === 'late' ? payload.iat - 3600 : payload.exp;
-  const iat = client === 'late' ? payload.iat - 7200 : payload.iat;
+  const shift = { late: -7200, early: 86400 }[client] ?? 0;
+  const [iat, exp] = [payload.iat + shift, payload.exp + shift];
   return { iat, nbf: iat, exp, aud: client === 'misled' ? 'api://somebody-else' : audience };
 };
 
@@ -80,12 +81,23 @@ const provider = (issuer, shape) => {
   });
 };
 
+// A true ID token for an application, signed by the provider's own code.
+const idToken = async (provider, client_id) => {
+  const client = await provider.Client.find(client_id);
+  const token = new provider.IdToken({ sub: client_id }, { ctx: { oidc: { client, provider } }, client });
+  token.scope = 'openid';
+  token.set('nonce', randomUUID());
+  return token.issue({ use: 'idtoken' });
+};
+
 const mounted = [];
 const server = createServer((request, response) => {
   const found = mounted.find(({ path }) => request.url.startsWith(path + '/'));
   if (!found) return response.writeHead(404).end();
   request.originalUrl = request.url;
   request.url = request.url.slice(found.path.length);
+  const wanted = request.url.match(/^\/test-id-token\/(.+)/)?.[1];
+  if (wanted) return idToken(found.provider, wanted).then((token) => response.end(token));
   return found.callback(request, response);
 });
 server.listen(0, '127.0.0.1', () => {
@@ -93,7 +105,8 @@ server.listen(0, '127.0.0.1', () => {
   const issuers = {};
   for (const [name, shape] of Object.entries(shapes)) {
     issuers[name] = origin + shape.path;
-    mounted.push({ path: shape.path, callback: provider(issuers[name], shape).callback() });
+    const made = provider(issuers[name], shape);
+    mounted.push({ path: shape.path, provider: made, callback: made.callback() });
   }
   console.log(JSON.stringify(issuers));
 });

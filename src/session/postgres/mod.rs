@@ -78,6 +78,13 @@ impl PostgresFront {
         self.stream.map(|stream| (stream, self.input))
     }
 
+    /// Says goodbye to TLS: libpq calls a cancel request failed whose connection just breaks off.
+    pub(super) async fn close(mut self) {
+        if let Some(stream) = &mut self.stream {
+            let _ = timeout(FAREWELL_TIME_MAX, stream.shutdown()).await;
+        }
+    }
+
     fn stream(&mut self) -> io::Result<&mut Stream> {
         self.stream
             .as_mut()

@@ -19,6 +19,9 @@ pub(crate) struct Config {
     pub(crate) broker_password_file: &'static str,
     pub(crate) certificate: &'static str,
     pub(crate) max_connections: u32,
+    pub(crate) queue_timeout: &'static str,
+    /// Data-path threads: with one, an idle connection is at hand for every session.
+    pub(crate) threads: u32,
     pub(crate) replica: &'static str,
 }
 
@@ -36,6 +39,8 @@ impl Config {
             broker_password_file: "broker-password",
             certificate: "server",
             max_connections: 40,
+            queue_timeout: "30s",
+            threads: 2,
             replica: "replica-1",
         }
     }
@@ -58,10 +63,11 @@ targets:
     tls: {{mode: verify-full, ca: certs/ca.crt, client_certificate: certs/client.crt, client_key: {{file: certs/client.key}}}}
     databases: [orders]
     broker: {{user: {broker}, password: {{file: {broker_password_file}}}}}
-    pool: {{max_connections: {max_connections}}}
+    pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
 log: {{level: debug}}
+threads: {threads}
 ",
             replica = self.replica,
             postgres = self.postgres,
@@ -74,6 +80,8 @@ log: {{level: debug}}
             broker = self.broker,
             broker_password_file = self.broker_password_file,
             max_connections = self.max_connections,
+            queue_timeout = self.queue_timeout,
+            threads = self.threads,
         )
     }
 
@@ -103,6 +111,7 @@ rules:
   - name: entra-analysts
     identity: {provider: entra, roles: [Orders.Read]}
     grant: {role: orders_reader, login_ttl: 30m, session_max: 8h}
+    limits: {sessions: 2}
   - name: okta-consumers
     identity: {provider: okta, client_id: order-consumer, groups: [Orders.Write]}
     grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}

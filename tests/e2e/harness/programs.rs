@@ -1,11 +1,13 @@
 //! The programs that people connect with.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio_postgres::error::DbError;
 
 use super::tools;
 use super::world::World;
@@ -15,6 +17,44 @@ use super::world::World;
 pub(crate) struct Caller {
     pub(crate) user: &'static str,
     pub(crate) token: String,
+}
+
+/// Where gatepost is, and whose signature its certificate bears.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    authority: PathBuf,
+}
+
+impl Door {
+    pub(crate) async fn connect(
+        &self,
+        caller: &Caller,
+        database: &str,
+        options: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&self.authority).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(self.address.ip().to_string())
+            .port(self.address.port());
+        config.dbname(database).user(caller.user).password(&caller.token);
+        config.options(options).application_name("e2e");
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let connector = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
+        let (client, connection) = config.connect(connector).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
 }
 
 /// What a program said, all of it, and whether it was content.
@@ -72,10 +112,16 @@ impl World {
 
     /// Statements as psql sends them; `variables` are further PG… settings.
     pub(crate) fn psql_with(&self, caller: &Caller, variables: &[(&str, &str)], sql: &str) -> Said {
-        let mut command = self.client(&tools::client_program("psql"), caller);
-        command.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        let mut command = self.psql_command(caller);
+        command.args(["-c", sql]);
         command.envs(variables.iter().copied());
         command.output().unwrap().into()
+    }
+
+    pub(crate) fn psql_command(&self, caller: &Caller) -> Command {
+        let mut command = self.client(&tools::client_program("psql"), caller);
+        command.args(["-X", "-At", "-v", "ON_ERROR_STOP=1"]);
+        command
     }
 
     pub(crate) fn psql(&self, caller: &Caller, sql: &str) -> Said {
@@ -86,11 +132,16 @@ impl World {
     pub(crate) fn psql_script(&self, caller: &Caller, script: &str) -> Said {
         let file = self.path("script.sql");
         std::fs::write(&file, script).unwrap();
-        let mut command = self.client(&tools::client_program("psql"), caller);
-        command
-            .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-f"])
-            .arg(file);
-        command.output().unwrap().into()
+        let mut command = self.psql_command(caller);
+        command.arg("-f").arg(file).output().unwrap().into()
+    }
+
+    /// What a program of one's own needs to know.
+    pub(crate) fn door(&self) -> Door {
+        Door {
+            address: self.config.postgres,
+            authority: self.path("certs/ca.crt"),
+        }
     }
 
     /// tokio-postgres over rustls; `options` as in `PGOPTIONS`.
@@ -99,33 +150,19 @@ impl World {
         caller: &Caller,
         options: &str,
     ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(self.path("certs/ca.crt")).unwrap() {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let address = self.config.postgres;
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(address.ip().to_string())
-            .port(address.port())
-            .dbname("orders");
-        config
-            .user(caller.user)
-            .password(&caller.token)
-            .options(options)
-            .application_name("e2e");
-        config.ssl_mode(tokio_postgres::config::SslMode::Require);
-        let (client, connection) = config
-            .connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls))
-            .await?;
-        tokio::spawn(connection);
-        Ok(client)
+        self.door().connect(caller, "orders", options).await
+    }
+
+    /// How a caller is turned away at this database.
+    pub(crate) fn turned_away(&self, caller: &Caller, database: &str) -> DbError {
+        let door = self.door();
+        let refused = self.runtime.block_on(door.connect(caller, database, ""));
+        let error = refused
+            .err()
+            .unwrap_or_else(|| panic!("{} was let in", caller.user));
+        let told = error.as_db_error();
+        told.unwrap_or_else(|| panic!("no word from gatepost: {error:?}"))
+            .clone()
     }
 
     /// One of the scripts in `tests/e2e/drivers/`.

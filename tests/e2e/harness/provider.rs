@@ -79,6 +79,19 @@ impl Provider {
         let answer: Value = serde_json::from_str(&body).unwrap();
         answer["access_token"].as_str().unwrap().to_owned()
     }
+
+    /// What a program that mixes the two up would send: an ID token, sound in itself.
+    pub(crate) fn id_token(&self, shape: Shape, client: &str) -> String {
+        let (status, body) = http(
+            "GET",
+            &format!("{}/test-id-token/{client}", self.issuer(shape)),
+            "",
+        );
+        assert_eq!(status, 200, "{body}");
+        // Chunked: the token's length, the token, nothing more.
+        let token = body.lines().find(|line| line.contains('.'));
+        token.unwrap().to_owned()
+    }
 }
 
 pub(crate) fn secret_of(client: &str) -> String {

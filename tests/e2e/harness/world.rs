@@ -156,6 +156,11 @@ impl World {
         self.proxy.take().unwrap().kill().unwrap();
     }
 
+    /// SIGTERM, without waiting.
+    pub(crate) fn ask_proxy_to_end(&self) {
+        self.proxy.as_ref().unwrap().tell(Signal::Terminate).unwrap();
+    }
+
     /// SIGTERM, and wait until it has ended.
     pub(crate) fn stop_proxy(&mut self) {
         let mut proxy = self.proxy.take().unwrap();
