@@ -43,6 +43,8 @@ pub enum Kind {
     Notify,
     Lock,
     Declare,
+    /// `DECLARE … WITH HOLD`: its query runs inside the COMMIT, behind every probe.
+    DeclareHeld,
     Fetch,
     CloseCursor,
     Explain,
@@ -88,6 +90,7 @@ impl Kind {
             Self::Notify => "notify",
             Self::Lock => "lock",
             Self::Declare => "declare",
+            Self::DeclareHeld => "declare_with_hold",
             Self::Fetch => "fetch",
             Self::CloseCursor => "close",
             Self::Explain => "explain",
@@ -145,7 +148,13 @@ impl Kind {
     pub const fn may_commit_itself(self) -> bool {
         matches!(
             self,
-            Self::Call | Self::Do | Self::EndPrepared | Self::Maintenance | Self::Notify | Self::Unknown
+            Self::Call
+                | Self::DeclareHeld
+                | Self::Do
+                | Self::EndPrepared
+                | Self::Maintenance
+                | Self::Notify
+                | Self::Unknown
         )
     }
 
@@ -204,6 +213,7 @@ pub(super) fn classify(words: &[Token<'_>]) -> Kind {
         b"listen" | b"unlisten" => Kind::Listen,
         b"notify" => Kind::Notify,
         b"lock" => Kind::Lock,
+        b"declare" if has_pair(words, "with", "hold") => Kind::DeclareHeld,
         b"declare" => Kind::Declare,
         b"fetch" | b"move" => Kind::Fetch,
         b"close" => Kind::CloseCursor,
@@ -214,6 +224,14 @@ pub(super) fn classify(words: &[Token<'_>]) -> Kind {
         | b"reassign" => Kind::Definition,
         _ => Kind::Unknown,
     }
+}
+
+/// Do these two words stand one behind the other?
+fn has_pair(words: &[Token<'_>], first: &str, second: &str) -> bool {
+    let pairs = words.iter().zip(words.iter().skip(1));
+    pairs
+        .into_iter()
+        .any(|(one, two)| one.is(first) && two.is(second))
 }
 
 /// `COPY … FROM STDIN`, `TO STDOUT`, or a file of the server.

@@ -137,8 +137,9 @@ mod tests {
     #[test]
     fn kinds_by_their_leading_words() {
         use Kind::{
-            Begin, Commit, CopyIn, CopyOut, CopyServer, Definition, Delete, EndPrepared, Insert, Maintenance,
-            PrepareTransaction, Rollback, RollbackTo, Select, Set, Unknown, With,
+            Begin, Commit, CopyIn, CopyOut, CopyServer, Declare, DeclareHeld, Definition, Delete,
+            EndPrepared, Insert, Maintenance, PrepareTransaction, Rollback, RollbackTo, Select, Set, Unknown,
+            With,
         };
         let table = [
             ("SELECT 1", Select),
@@ -166,6 +167,9 @@ mod tests {
             ("create index concurrently i on t (a)", Maintenance),
             ("create database d", Maintenance),
             ("vacuum t", Maintenance),
+            ("declare c cursor for select 1", Declare),
+            ("declare c scroll cursor with hold for select 1", DeclareHeld),
+            ("declare c cursor without hold for select 1", Declare),
             ("frobnicate", Unknown),
         ];
         for (text, kind) in table {

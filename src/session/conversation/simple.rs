@@ -164,6 +164,7 @@ impl Conversation {
                 | Kind::Listen
                 | Kind::CloseCursor
                 | Kind::Call
+                | Kind::DeclareHeld
                 | Kind::Do
                 | Kind::Notify
                 | Kind::Maintenance
