@@ -22,5 +22,6 @@ mod escapes;
 mod full_disk;
 mod many_transactions;
 mod many_writers;
+mod mixture;
 mod protocol;
 mod quiet;
