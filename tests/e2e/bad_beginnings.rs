@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use tokio_postgres::error::SqlState;
 
 use crate::harness::wait_for;
 use crate::harness::world::World;
@@ -99,8 +100,9 @@ fn a_server_that_is_down_is_named_until_it_is_up() {
     world.stop_server();
     world.launch();
     waits_saying(&mut world, &["orders", "cannot be reached"]);
-    let refusal = world.psql(&world.consumer(), "SELECT 1").refusal();
-    assert!(refusal.contains("the database is not reachable"), "{refusal}");
+    let refusal = world.turned_away(&world.consumer(), "orders");
+    assert_eq!(*refusal.code(), SqlState::CONNECTION_FAILURE);
+    assert_eq!(refusal.message(), "the database is not reachable");
     world.start_server();
     world.wait_until_ready();
     world.psql(&world.consumer(), "SELECT 1").well();
@@ -145,8 +147,17 @@ fn a_missing_role_is_named_with_its_sql() {
     world.launch();
     let caller = world.consumer();
     wait_for("the door", || world.readiness());
-    let refusal = world.psql(&caller, "SELECT 1").refusal();
-    assert!(refusal.contains("no database login could be made"), "{refusal}");
+    let refusal = world.turned_away(&caller, "orders");
+    assert_eq!(*refusal.code(), SqlState::CONNECTION_FAILURE);
+    assert_eq!(
+        refusal.message(),
+        "no database login could be made for this identity"
+    );
+    assert!(
+        world.log().contains("role orders_writer does not exist"),
+        "{}",
+        world.log()
+    );
     world.apply_roles();
     world.wait_until_ready();
     world.psql(&caller, "SELECT 1").well();

@@ -64,6 +64,7 @@ fn an_idle_client_is_told_that_gatepost_ends() {
     // It sleeps in the shell, so that gatepost finds the session at rest; then it asks again.
     let mut psql = psql
         .args(["-c", "SELECT 'here'", "-c", "\\! cat fifo", "-c", "SELECT 1"])
+        .stdout(std::process::Stdio::null())
         .stderr(file)
         .spawn()
         .unwrap();

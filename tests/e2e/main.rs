@@ -20,5 +20,6 @@ mod ending;
 mod escapes;
 mod full_disk;
 mod many_transactions;
+mod many_writers;
 mod protocol;
 mod quiet;

@@ -6,13 +6,17 @@ use std::collections::BTreeSet;
 use crate::harness::journal::{committed, correlation, of_event};
 use crate::harness::world::World;
 
-/// Transactions of one mode; `GATEPOST_E2E_TRANSACTIONS` asks for more.
-const TRANSACTIONS: usize = 1_000;
+/// Transactions of one mode; with `GATEPOST_TEST_FULL` set, which takes four minutes, the larger number.
+const TRANSACTIONS: usize = 2_000;
+const TRANSACTIONS_FULL: usize = 10_000;
 const CLIENTS: usize = 4;
 
 fn transactions() -> usize {
-    let asked = std::env::var("GATEPOST_E2E_TRANSACTIONS").ok();
-    asked.map_or(TRANSACTIONS, |asked| asked.parse().unwrap())
+    if std::env::var_os("GATEPOST_TEST_FULL").is_some() {
+        TRANSACTIONS_FULL
+    } else {
+        TRANSACTIONS
+    }
 }
 
 #[test]

@@ -55,14 +55,16 @@ pub(crate) fn committed(records: &[Value]) -> BTreeSet<u64> {
 
 impl World {
     /// All records, once every session that was opened has ended: outcomes of blocks follow their
-    /// commits by a moment.
+    /// commits by a moment. Sessions of a process that was killed will never end there.
     pub(crate) fn settled(&self) -> Vec<Value> {
         wait_for("the end of every session in the journal", || {
             // Connections that were dropped in the runtime still have to say so.
             self.runtime.block_on(tokio::task::yield_now());
             let records = self.records();
+            let start = records.iter().rposition(|it| it["event"] == "server.started");
+            let epoch = &records[start.unwrap_or_default()..];
             let sessions = |event: &str| -> BTreeSet<String> {
-                let records = of_event(&records, event).into_iter();
+                let records = of_event(epoch, event).into_iter();
                 records.map(|it| it["session"].to_string()).collect()
             };
             let mut open = sessions("session.opened");

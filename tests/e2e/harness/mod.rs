@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How long a test waits for anything; only a failing test ever waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Comes back with what `look` finds; fails the test when it finds nothing for too long.
 #[expect(
