@@ -154,7 +154,7 @@ impl<'a> Relay<'a> {
                 Err((side, error)) => {
                     tracing::debug!(error = %error, side = ?side, "a connection broke");
                     return match side {
-                        Side::Client => Ending::ClientLeft,
+                        Side::Client => self.drain_server(conversation).await,
                         Side::Server => Ending::ServerLost,
                     };
                 }

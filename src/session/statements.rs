@@ -15,6 +15,9 @@ use crate::wire::pg::from_client;
 /// not remembered, so their statements count as unknown and are treated with the most care.
 const NAMES_MAX: usize = 20_000;
 
+/// Bytes of texts that one session may keep under names, those on their way to the server included.
+const TEXTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A prepared statement's text and what was read in it.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -26,12 +29,15 @@ pub(super) struct Prepared {
 impl Prepared {
     /// What a name stands for that nobody here knows: a statement of SQL's PREPARE, a cursor.
     pub(super) fn unknown() -> Arc<Self> {
-        let text = Arc::from("/* prepared outside of the protocol */");
-        Arc::new(Self {
-            text,
+        Arc::new(Self::nameless("/* prepared outside of the protocol */"))
+    }
+
+    fn nameless(text: &str) -> Self {
+        Self {
+            text: Arc::from(text),
             kind: Kind::Unknown,
             sets: Vec::new(),
-        })
+        }
     }
 }
 
@@ -52,12 +58,26 @@ pub(super) struct Statements {
     /// Sent and not answered yet, in order.
     parsing: VecDeque<(Vec<u8>, Arc<Prepared>)>,
     binding: VecDeque<(Vec<u8>, Portal)>,
+    /// Bytes of texts in `confirmed` and `parsing`.
+    bytes: usize,
 }
 
 impl Statements {
-    /// A Parse was sent.
-    pub(super) fn parse(&mut self, name: &[u8], statement: Arc<Prepared>) {
-        self.parsing.push_back((name.to_vec(), statement));
+    /// A Parse was sent. What no longer fits is remembered as unknown, which costs a careful
+    /// treatment and no memory.
+    pub(super) fn parse(&mut self, name: &[u8], statement: Prepared) {
+        let fits = self.bytes + statement.text.len() <= TEXTS_BYTES_MAX;
+        let statement = if fits {
+            statement
+        } else {
+            Prepared::nameless("/* one of too many texts */")
+        };
+        self.bytes += statement.text.len();
+        self.parsing.push_back((name.to_vec(), Arc::new(statement)));
+    }
+
+    fn forget(&mut self, statement: Option<Arc<Prepared>>) {
+        self.bytes -= statement.map_or(0, |statement| statement.text.len());
     }
 
     /// Does a Bind of this statement carry a correlation id among its parameters?
@@ -116,7 +136,8 @@ impl Statements {
 
     /// A Close was sent. If the server skips it, the name is unknown here: the careful side.
     pub(super) fn close_statement(&mut self, name: &[u8]) {
-        self.confirmed.remove(name);
+        let closed = self.confirmed.remove(name);
+        self.forget(closed);
     }
 
     pub(super) fn close_portal(&mut self, name: &[u8]) {
@@ -125,25 +146,32 @@ impl Statements {
 
     /// The server answered the oldest Parse.
     pub(super) fn parsed(&mut self) {
-        if let Some((name, statement)) = self.parsing.pop_front()
-            && (self.confirmed.len() < NAMES_MAX || self.confirmed.contains_key(&name))
-        {
-            self.confirmed.insert(name, statement);
-        }
+        let Some((name, statement)) = self.parsing.pop_front() else {
+            return;
+        };
+        let replaced = if self.confirmed.len() < NAMES_MAX || self.confirmed.contains_key(&name) {
+            self.confirmed.insert(name, statement)
+        } else {
+            Some(statement)
+        };
+        self.forget(replaced);
     }
 
     /// The server answered the oldest Bind.
     pub(super) fn bound(&mut self) {
-        if let Some((name, portal)) = self.binding.pop_front()
-            && (self.portals.len() < NAMES_MAX || self.portals.contains_key(&name))
-        {
+        let Some((name, portal)) = self.binding.pop_front() else {
+            return;
+        };
+        if self.portals.len() < NAMES_MAX || self.portals.contains_key(&name) {
             self.portals.insert(name, portal);
         }
     }
 
     /// The server reported an error and skips what was sent up to the next Sync.
     pub(super) fn failed(&mut self) {
-        self.parsing.clear();
+        while let Some((_, statement)) = self.parsing.pop_front() {
+            self.forget(Some(statement));
+        }
         self.binding.clear();
     }
 
@@ -154,15 +182,20 @@ impl Statements {
 
     /// A simple Query destroys the unnamed statement and portal.
     pub(super) fn simple_query(&mut self) {
-        self.confirmed.remove(b"".as_slice());
-        self.portals.remove(b"".as_slice());
+        self.close_statement(b"");
+        self.close_portal(b"");
     }
 
     /// Something ran that can prepare and deallocate by SQL. SQL's PREPARE takes only statements
     /// that read or write tables, so what is known as such stays what it is at most; what is known
     /// to be harmless may have been replaced.
     pub(super) fn distrust(&mut self) {
-        self.confirmed.retain(|_, statement| !statement.kind.is_inert());
+        let bytes = &mut self.bytes;
+        self.confirmed.retain(|_, statement| {
+            let kept = !statement.kind.is_inert();
+            *bytes -= if kept { 0 } else { statement.text.len() };
+            kept
+        });
     }
 }
 
@@ -170,12 +203,42 @@ impl Statements {
 mod tests {
     use super::*;
 
-    fn prepared(kind: Kind) -> Arc<Prepared> {
-        Arc::new(Prepared {
+    fn prepared(kind: Kind) -> Prepared {
+        Prepared {
             text: Arc::from("x"),
             kind,
             sets: vec![],
-        })
+        }
+    }
+
+    #[test]
+    fn texts_are_bounded_and_given_back() {
+        let mut statements = Statements::default();
+        let large = || Prepared {
+            text: Arc::from("x".repeat(TEXTS_BYTES_MAX / 2 - 64)),
+            kind: Kind::Insert,
+            sets: vec![],
+        };
+        for name in [b"a", b"b", b"c"] {
+            statements.parse(name, large());
+            statements.parsed();
+        }
+        let kind = |statements: &mut Statements, name: &[u8]| {
+            statements.bind(b"", name, b"");
+            statements.peek(b"").kind
+        };
+        assert_eq!(kind(&mut statements, b"b"), Kind::Insert);
+        assert_eq!(kind(&mut statements, b"c"), Kind::Unknown);
+        statements.close_statement(b"a");
+        statements.parse(b"c", large());
+        statements.failed();
+        statements.parse(b"c", large());
+        statements.parsed();
+        assert_eq!(kind(&mut statements, b"c"), Kind::Insert);
+        for name in [b"b", b"c"] {
+            statements.close_statement(name);
+        }
+        assert_eq!(statements.bytes, 0);
     }
 
     #[test]

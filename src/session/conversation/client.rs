@@ -1,5 +1,6 @@
 //! Judging what a client sends.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,6 +26,9 @@ use super::{
 /// Largest Bind that is read whole for the correlation id among its parameters; an id has at most
 /// 256 bytes, and what sets it has no other large parameter.
 const BIND_BYTES_AWAITED_MAX: usize = 16 * 1024;
+
+/// Bytes of a statement's text that are kept for its record.
+const TEXT_BYTES_RECORDED: usize = 64 * 1024;
 
 /// What became of one message.
 pub(super) enum Judged {
@@ -93,7 +97,7 @@ impl Conversation {
         match from_client::parse(head.tag, body).map_err(Fault::Client)? {
             FromClient::Query { sql } => {
                 let reading = sql::read(sql, self.backslash_escapes);
-                let text: Arc<str> = Arc::from(String::from_utf8_lossy(sql));
+                let text: Arc<str> = Arc::from(recorded(sql));
                 return Ok(self.query(head, &reading, &text, lane, now));
             }
             FromClient::Parse { statement, sql } => {
@@ -104,7 +108,7 @@ impl Conversation {
                     self.poison(Reason::EscapeStatement { what }, lane);
                     return Ok(Judged::On);
                 }
-                self.parse(statement, reading, &String::from_utf8_lossy(sql));
+                self.parse(statement, reading, &recorded(sql));
             }
             // The server skips it.
             FromClient::Execute { .. } if self.group.failed => self.turn.sent(Sent::Execute, Owner::Client),
@@ -147,7 +151,7 @@ impl Conversation {
                 kind,
                 sets,
             };
-            self.statements.parse(name, Arc::new(prepared));
+            self.statements.parse(name, prepared);
         }
         self.turn.sent(Sent::Parse, Owner::Client);
     }
@@ -350,6 +354,12 @@ impl Conversation {
             }
         }
     }
+}
+
+/// What is kept of a text for its record. Its values are never written, and a text is told from
+/// others long before its end.
+fn recorded(sql: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(sql.get(..TEXT_BYTES_RECORDED).unwrap_or(sql))
 }
 
 /// Is the whole message here, or too large to wait for?

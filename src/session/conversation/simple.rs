@@ -73,11 +73,11 @@ impl Conversation {
                 }
             }
             Route::Convert => {
-                self.convert(head, text, lane);
+                self.convert(head, lane);
                 self.ask(Portal::Unnamed, lane, Then::Sync);
             }
             Route::ConvertCopy => {
-                self.convert(head, text, lane);
+                self.convert(head, lane);
                 self.add(lane, from_client::put_flush);
                 self.phase = Phase::ConvertedCopy;
             }
@@ -86,7 +86,7 @@ impl Conversation {
             }
             Route::IntentThenConvert => {
                 self.group.hold_ready = true;
-                self.convert(head, text, lane);
+                self.convert(head, lane);
                 self.probe
                     .put(Portal::Unnamed, &mut self.scratch, lane, &mut self.turn);
                 self.proceed(Then::Sync, lane);
@@ -232,10 +232,11 @@ impl Conversation {
     }
 
     /// Replaces a Query by the extended messages that do the same, without the Sync.
-    fn convert(&mut self, head: Head, text: &str, lane: &mut Lane) {
-        // The bytes as they came: `text` may have been made readable.
-        let sql = lane.unjudged().get(HEAD_BYTES..head.length.saturating_sub(1));
-        let sql = sql.unwrap_or(text.as_bytes());
+    fn convert(&mut self, head: Head, lane: &mut Lane) {
+        let sql = lane
+            .unjudged()
+            .get(HEAD_BYTES..head.length.saturating_sub(1))
+            .unwrap_or_default();
         self.scratch.clear();
         from_client::put_parse(&mut self.scratch, b"", sql);
         self.scratch.extend_from_slice(BIND_AS_QUERY);

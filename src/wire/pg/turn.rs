@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 
 use crate::wire::pg::from_server::TransactionStatus;
 
-/// Replies that may be owed at once. A pipeline of a driver holds some thousands of messages; a
-/// client that sends more without reading is held back, not cut off.
-pub const OWED_MAX: usize = 65_536;
+/// Replies that may be owed at once; a client whose pipeline is longer is held back until the server
+/// has answered some. It always does: what a server keeps for a later flush fits its buffer of 8 KiB
+/// (PostgreSQL's `PQ_SEND_BUFFER_SIZE`), which is less than 1,700 of the smallest replies.
+pub const OWED_MAX: usize = 4_096;
 
 /// A message that was sent and is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
