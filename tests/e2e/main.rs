@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod auditor;
 mod bad_beginnings;
 mod bad_tokens;
 mod bounds;

@@ -18,15 +18,18 @@ const applications = {
   'order-consumer': { oid: '00000000-0000-4000-8000-000000000001', roles: ['Orders.Write'] },
   analyst: { oid: '00000000-0000-4000-8000-000000000002', roles: ['Orders.Read'] },
   nobody: { oid: '00000000-0000-4000-8000-000000000003', roles: [] },
-  // Get tokens that ended an hour ago, that begin tomorrow, and that are for somebody else's audience.
+  // Get tokens that ended an hour ago, that begin tomorrow, that end in some seconds, and that are for
+  // somebody else's audience.
   late: { oid: '00000000-0000-4000-8000-000000000004', roles: ['Orders.Write'] },
   early: { oid: '00000000-0000-4000-8000-000000000006', roles: ['Orders.Write'] },
+  brief: { oid: '00000000-0000-4000-8000-000000000007', roles: ['Orders.Write'] },
   misled: { oid: '00000000-0000-4000-8000-000000000005', roles: ['Orders.Write'] },
 };
 
 const times = (client, payload) => {
   const shift = { late: -7200, early: 86400 }[client] ?? 0;
-  const [iat, exp] = [payload.iat + shift, payload.exp + shift];
+  const life = client === 'brief' ? 5 : payload.exp - payload.iat;
+  const [iat, exp] = [payload.iat + shift, payload.iat + shift + life];
   return { iat, nbf: iat, exp, aud: client === 'misled' ? 'api://somebody-else' : audience };
 };
 

@@ -106,7 +106,7 @@ roles:
       - {privileges: [select], on: {tables: [public.orders, public.inbox]}}
 rules:
   - name: entra-consumers
-    identity: {provider: entra, client_id: order-consumer, roles: [Orders.Write]}
+    identity: {provider: entra, client_id: [order-consumer, brief], roles: [Orders.Write]}
     grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
   - name: entra-analysts
     identity: {provider: entra, roles: [Orders.Read]}
