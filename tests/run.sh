@@ -7,6 +7,7 @@
 # Needs a Rust toolchain with a C compiler, and a package manager. As root on Debian it installs what is
 # missing; an ordinary user is told what an administrator must install. What the tests fetch themselves
 # (npm, PyPI, cargo-deny) is kept in target/test-tools. Full outputs are in target/test-logs.
+# GATEPOST_TEST_FULL=1 runs the long tests at their full length.
 set -uo pipefail
 # Every step is a process group of its own, with the usual signals.
 set -m
@@ -16,7 +17,7 @@ setup=yes
 case ${1:-} in
     '') ;;
     --no-setup) setup= ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ "$1" = --help ] || exit 2; exit 0 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; [ "$1" = --help ] || exit 2; exit 0 ;;
 esac
 
 export LC_ALL=C.UTF-8 CARGO_TERM_COLOR=never

