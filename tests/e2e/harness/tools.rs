@@ -21,7 +21,7 @@ fn tool(name: &str) -> PathBuf {
     let path = folder().join(name);
     assert!(
         path.exists(),
-        "{} is missing: run tests/setup/all.sh",
+        "{} is missing: run tests/run.sh, or tests/setup/all.sh, which installs it",
         path.display()
     );
     path
@@ -46,7 +46,9 @@ pub(crate) fn server(major: u32) -> Binaries {
         other => tool(&format!("postgres-{other}/bin")),
     };
     let found = Binaries::at(folder);
-    found.unwrap_or_else(|_| panic!("PostgreSQL {major} is missing: run tests/setup/all.sh"))
+    found.unwrap_or_else(|_| {
+        panic!("PostgreSQL {major} is missing: run tests/run.sh, or tests/setup/all.sh, which installs it")
+    })
 }
 
 /// psql or pgbench.
@@ -54,7 +56,7 @@ pub(crate) fn client_program(name: &str) -> PathBuf {
     let path = Path::new("/usr/lib/postgresql/15/bin").join(name);
     assert!(
         path.exists(),
-        "{} is missing: run tests/setup/postgres.sh",
+        "{} is missing: run tests/run.sh, or tests/setup/postgres.sh, which installs it",
         path.display()
     );
     path
