@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::harness::journal::{committed, correlation, of_event};
 use crate::harness::world::World;
 
-/// Transactions of one mode; with `GATEPOST_TEST_FULL` set, which takes four minutes, the larger number.
+/// Transactions of one mode; with `GATEPOST_TEST_FULL` set, as in CI, the larger number.
 const TRANSACTIONS: usize = 2_000;
 const TRANSACTIONS_FULL: usize = 10_000;
 const CLIENTS: usize = 4;
