@@ -43,8 +43,9 @@ fn the_consumer_finishes_and_nothing_is_left() {
         .lines()
         .filter(|id| !recorded.contains(&id.parse().unwrap()))
         .collect();
-    // One message was on its way at each kill. Its answer was lost, its intent was not.
-    assert!(unrecorded.len() <= 2, "{unrecorded:?}");
+    // An outcome may follow its acknowledgement by 50 ms, in which a kill loses it; its intent, which
+    // names the same transaction, was on disk before the COMMIT went on.
+    assert!(unrecorded.len() <= 100, "{unrecorded:?}");
     let intents = of_event(&records, "transaction.intent");
     for id in unrecorded {
         let known = intents
