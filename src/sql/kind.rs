@@ -185,6 +185,8 @@ pub(super) fn classify(words: &[Token<'_>]) -> Kind {
     let second = |word: &str| words.get(1).is_some_and(|token| token.is(word));
     let verb = first.bytes.to_ascii_lowercase();
     match verb.as_slice() {
+        // As a NOTIFY it gets its transaction id inside the COMMIT, behind every probe.
+        b"select" | b"with" if words.iter().any(|token| token.names("pg_notify")) => Kind::Notify,
         b"select" | b"values" | b"table" => Kind::Select,
         b"with" => Kind::With,
         b"insert" => Kind::Insert,

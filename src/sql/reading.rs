@@ -138,8 +138,8 @@ mod tests {
     fn kinds_by_their_leading_words() {
         use Kind::{
             Begin, Commit, CopyIn, CopyOut, CopyServer, Declare, DeclareHeld, Definition, Delete,
-            EndPrepared, Insert, Maintenance, PrepareTransaction, Rollback, RollbackTo, Select, Set, Unknown,
-            With,
+            EndPrepared, Insert, Maintenance, Notify, PrepareTransaction, Rollback, RollbackTo, Select, Set,
+            Unknown, With,
         };
         let table = [
             ("SELECT 1", Select),
@@ -167,6 +167,7 @@ mod tests {
             ("create index concurrently i on t (a)", Maintenance),
             ("create database d", Maintenance),
             ("vacuum t", Maintenance),
+            ("select pg_catalog.pg_notify('a', 'b')", Notify),
             ("declare c cursor for select 1", Declare),
             ("declare c scroll cursor with hold for select 1", DeclareHeld),
             ("declare c cursor without hold for select 1", Declare),
