@@ -53,6 +53,8 @@ fn the_consumer_finishes_and_nothing_is_left() {
             .any(|intent| intent["detail"]["id"].as_u64() == id.parse().ok());
         assert!(known, "transaction {id} is neither an outcome nor an intent");
     }
+    // What the dead processes left is swept after a second look, seconds later; the living one keeps its own.
+    wait_for("the sweep", || (world.logins().len() <= 1).then_some(()));
     world.stop_proxy();
     assert_eq!(world.logins(), Vec::<String>::new());
     world.verify_journal();
