@@ -175,12 +175,19 @@ mod tests {
         assert_eq!(PublicKey::read("hello").unwrap_err(), KeyError::NotPublic);
     }
 
-    /// Written by `openssl genpkey -algorithm ed25519`.
+    /// As `openssl genpkey -algorithm ed25519` writes it: PKCS#8 version 1, without the public half
+    /// (RFC 8410, section 7), around a seed of sevens.
     #[test]
     fn a_key_from_openssl_is_read() {
-        let pem = "-----BEGIN PRIVATE KEY-----\n\
-            (removed)\n\
-            -----END PRIVATE KEY-----\n";
+        let mut der = vec![
+            0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+        ];
+        der.extend_from_slice(&[7; 32]);
+        let label = "PRIVATE KEY";
+        let pem = format!(
+            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+            STANDARD.encode(der)
+        );
         assert!(SigningKey::read(pem.as_bytes()).is_ok());
     }
 }
