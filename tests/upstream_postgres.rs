@@ -319,12 +319,10 @@ async fn nothing_of_a_session_survives_the_reset() {
             ask(&mut checkout, sql).await.unwrap();
         }
         checkout.note_parameter("application_name", "mine");
-        checkout.set_prepared_probe(true);
         give_back(checkout).await;
 
         let mut next = lend(&pool, "postgres").await;
         assert_eq!((next.process(), next.fresh()), (process, false));
-        assert!(!next.prepared_probe());
         let name = ("application_name".to_owned(), "gatepost".to_owned());
         assert!(next.parameters().contains(&name));
         for (sql, expected) in FIND {

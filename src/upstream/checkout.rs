@@ -35,7 +35,6 @@ pub(super) struct Connection {
     parameters: Vec<(String, String)>,
     process: i32,
     cancel_key: Vec<u8>,
-    prepared_probe: bool,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
     _slot: Slot,
@@ -92,15 +91,6 @@ impl Checkout {
     /// Is this the first loan of a connection that was opened just now?
     pub fn fresh(&self) -> bool {
         self.fresh
-    }
-
-    /// Does the probe statement exist on this connection?
-    pub fn prepared_probe(&self) -> bool {
-        self.connection.prepared_probe
-    }
-
-    pub fn set_prepared_probe(&mut self, prepared: bool) {
-        self.connection.prepared_probe = prepared;
     }
 
     /// Cancels what runs on this connection during this loan, from wherever.
@@ -186,7 +176,6 @@ impl Connection {
             parameters: dialed.logged_in.parameters,
             process: dialed.logged_in.process,
             cancel_key: dialed.logged_in.cancel_key,
-            prepared_probe: false,
             touches: 0,
             _slot: slot,
         }

@@ -62,7 +62,6 @@ impl CleanSlate {
 /// Resets the connection and checks every reply. The caller guarantees that nothing is owed and
 /// that no transaction is open; if that is not so, the check fails and the connection is not clean.
 pub async fn clean(checkout: &mut Checkout) -> Result<CleanSlate, ResetError> {
-    checkout.set_prepared_probe(false);
     timeout(RESET_TIMEOUT, reset(checkout))
         .await
         .unwrap_or(Err(ResetError::TimedOut))?;
