@@ -103,8 +103,6 @@ impl Grant {
 pub struct Limits {
     /// Sessions that one identity may have open in this role.
     pub sessions: Option<u32>,
-    /// Upstream connections of one identity in this role. Always `None` until it is enforced.
-    pub connections: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -327,10 +327,7 @@ fn terms(granted: &GrantedText, sessions: Option<u32>, notes: &mut Notes<'_>) ->
         login_ttl,
         session_max,
         login_max_age,
-        limits: Limits {
-            sessions,
-            connections: None,
-        },
+        limits: Limits { sessions },
     }
 }
 
