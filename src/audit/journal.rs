@@ -303,6 +303,12 @@ fn cost(record: &Record) -> usize {
         }
         Event::SessionDenied { reason, .. } => reason.len(),
         Event::LoginTampered { what } => what.len(),
+        Event::SecretRotated { which, .. } => which.as_ref().map_or(0, String::len),
+        Event::Admin(call) => [&call.what, &call.why]
+            .into_iter()
+            .flatten()
+            .map(String::len)
+            .sum(),
         Event::ServerStarted { .. }
         | Event::ServerStopped
         | Event::PolicyLoaded { .. }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::audit::chain::FORMAT;
-use crate::audit::record::{Event, Facts, Outcome, Scope, Statement, Transaction};
+use crate::audit::record::{AdminCall, Event, Facts, Outcome, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -90,6 +90,12 @@ pub(super) enum Detail<'a> {
     Mistakes {
         mistakes: usize,
     },
+    Rotated {
+        what: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        which: Option<&'a str>,
+    },
+    Admin(&'a AdminCall),
     Denial {
         code: &'a str,
         reason: &'a str,
@@ -172,6 +178,11 @@ impl<'a> Detail<'a> {
             Event::ServerStarted { version } => Self::Version { version },
             Event::PolicyLoaded { rules } => Self::Rules { rules: *rules },
             Event::PolicyRejected { mistakes } => Self::Mistakes { mistakes: *mistakes },
+            Event::SecretRotated { what, which } => Self::Rotated {
+                what,
+                which: which.as_deref(),
+            },
+            Event::Admin(call) => Self::Admin(call),
             Event::SessionDenied { code, reason } => Self::Denial { code, reason },
             Event::SessionClosed { why, transactions } => Self::Closed {
                 why,

@@ -111,6 +111,15 @@ pub enum Event {
     PolicyRejected {
         mistakes: usize,
     },
+    /// Something that is a secret, or proves one, was replaced while the process ran.
+    SecretRotated {
+        /// `broker_password`, `server_certificate`, `client_certificate`, `login` …
+        what: &'static str,
+        /// Which one of several: the serial number of a certificate, the name of a login.
+        which: Option<String>,
+    },
+    /// An operator asked for something, over the API or the socket.
+    Admin(AdminCall),
     SessionOpened,
     /// Without a verified identity this counts as a stranger: beyond a rate it is only summed up.
     SessionDenied {
@@ -153,6 +162,70 @@ pub enum Event {
         address: Option<IpAddr>,
         count: u64,
     },
+}
+
+/// What an operator asked for, and whether it was done. The caller's identity is among the facts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdminCall {
+    /// `sessions.list`, `sessions.kill`, `reload` …; the event is `admin.` and this.
+    #[serde(skip)]
+    pub action: AdminAction,
+    /// `api` or `socket`.
+    pub door: &'static str,
+    /// The user id of a caller on the socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// What it was about: a session's reference, a provider, whom a revocation strikes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    pub result: AdminResult,
+    /// Why it was refused or failed, or what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminResult {
+    Done,
+    /// Nobody who may do this asked.
+    Refused,
+    Failed,
+}
+
+/// Everything that can be asked for; one word in policies, routes and records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdminAction {
+    SessionsList,
+    SessionsKill,
+    PoolsList,
+    LoginsList,
+    LoginsRotate,
+    PolicyShow,
+    Reload,
+    KeysRefresh,
+    RevocationsList,
+    Revoke,
+    RevocationLift,
+}
+
+impl AdminAction {
+    /// The name of the event.
+    pub const fn event(self) -> &'static str {
+        match self {
+            Self::SessionsList => "admin.sessions_list",
+            Self::SessionsKill => "admin.sessions_kill",
+            Self::PoolsList => "admin.pools_list",
+            Self::LoginsList => "admin.logins_list",
+            Self::LoginsRotate => "admin.logins_rotate",
+            Self::PolicyShow => "admin.policy_show",
+            Self::Reload => "admin.reload",
+            Self::KeysRefresh => "admin.keys_refresh",
+            Self::RevocationsList => "admin.revocations_list",
+            Self::Revoke => "admin.revoke",
+            Self::RevocationLift => "admin.revocation_lift",
+        }
+    }
 }
 
 /// One database transaction of one session.
@@ -219,6 +292,8 @@ impl Event {
             Self::ServerStopped => "server.stopped",
             Self::PolicyLoaded { .. } => "policy.loaded",
             Self::PolicyRejected { .. } => "policy.rejected",
+            Self::SecretRotated { .. } => "secret.rotated",
+            Self::Admin(call) => call.action.event(),
             Self::SessionOpened => "session.opened",
             Self::SessionDenied { .. } => "session.denied",
             Self::SessionClosed { .. } => "session.closed",

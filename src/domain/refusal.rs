@@ -17,12 +17,15 @@ pub enum RefusalCode {
     TargetUnavailable,
     AuditUnavailable,
     SessionExpired,
+    StatementTimeout,
+    IdleInTransaction,
+    IdleSession,
     ProtocolViolation,
     Internal,
 }
 
 impl RefusalCode {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::TlsRequired,
         Self::TokenMissing,
         Self::TokenRejected,
@@ -31,6 +34,9 @@ impl RefusalCode {
         Self::TargetUnavailable,
         Self::AuditUnavailable,
         Self::SessionExpired,
+        Self::StatementTimeout,
+        Self::IdleInTransaction,
+        Self::IdleSession,
         Self::ProtocolViolation,
         Self::Internal,
     ];
@@ -46,6 +52,9 @@ impl RefusalCode {
             Self::TargetUnavailable => "target_unavailable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::SessionExpired => "session_expired",
+            Self::StatementTimeout => "statement_timeout",
+            Self::IdleInTransaction => "idle_in_transaction",
+            Self::IdleSession => "idle_session",
             Self::ProtocolViolation => "protocol_violation",
             Self::Internal => "internal",
         }
@@ -91,6 +100,10 @@ pub enum Reason {
     SessionLimit {
         limit: u32,
     },
+    /// The sessions of all identities under one rule.
+    RuleLimit {
+        limit: u32,
+    },
     QueueTimeout {
         waited: Duration,
     },
@@ -100,6 +113,23 @@ pub enum Reason {
     SessionLifeOver,
     /// The token that opened the session has expired.
     IdentityExpired,
+    /// A reload of the policy took away what this session was granted.
+    PolicyChanged,
+    /// An operator withdrew the identity, its client, its token or the session.
+    Revoked,
+    /// An operator ended this session; nothing keeps the client from coming back.
+    EndedByOperator,
+    /// The session's database login was changed behind gatepost's back.
+    LoginTampered,
+    StatementTimeout {
+        limit: Duration,
+    },
+    IdleInTransaction {
+        limit: Duration,
+    },
+    IdleSession {
+        limit: Duration,
+    },
     ShuttingDown,
     TimedOut {
         what: &'static str,
@@ -167,6 +197,21 @@ impl fmt::Display for Reason {
                 return write!(f, "start-up parameter \"{name}\" is not permitted");
             }
             Self::SessionLimit { limit } => return write!(f, "too many sessions: the limit is {limit}"),
+            Self::RuleLimit { limit } => {
+                return write!(f, "too many sessions under this rule: the limit is {limit}");
+            }
+            Self::StatementTimeout { limit } => {
+                let limit = humantime::format_duration(*limit);
+                return write!(f, "the statement ran longer than the limit of {limit}");
+            }
+            Self::IdleInTransaction { limit } => {
+                let limit = humantime::format_duration(*limit);
+                return write!(f, "the transaction was idle longer than the limit of {limit}");
+            }
+            Self::IdleSession { limit } => {
+                let limit = humantime::format_duration(*limit);
+                return write!(f, "the session was idle longer than the limit of {limit}");
+            }
             Self::QueueTimeout { waited } => {
                 let waited = humantime::format_duration(seconds(*waited));
                 return write!(f, "no database connection became free within {waited}");
@@ -193,6 +238,10 @@ impl fmt::Display for Reason {
             Self::JournalFailed => "the audit journal cannot be written, so writes are refused",
             Self::SessionLifeOver => "the session has reached its maximum life",
             Self::IdentityExpired => "the token of this session has expired",
+            Self::PolicyChanged => "the policy changed and no longer grants this session",
+            Self::Revoked => "access was revoked",
+            Self::EndedByOperator => "an operator ended this session",
+            Self::LoginTampered => "the session's database login was changed and has been withdrawn",
             Self::ShuttingDown => "gatepost is shutting down",
             Self::Internal => "internal error",
         };
@@ -236,13 +285,22 @@ impl Reason {
             }
             Self::EscapeStatement { .. } => "Connect with the role that you need as user.",
             Self::StartupParameter { .. } => "Remove it from the connection settings.",
-            Self::SessionLimit { .. } | Self::QueueTimeout { .. } => {
+            Self::SessionLimit { .. } | Self::RuleLimit { .. } | Self::QueueTimeout { .. } => {
                 "Close idle connections or ask the operator for a higher limit."
             }
             Self::JournalFailed => {
                 "Tell the operator: the audit directory is full or failing. Reads still work."
             }
-            Self::SessionLifeOver => "Connect again.",
+            Self::SessionLifeOver | Self::EndedByOperator | Self::LoginTampered => "Connect again.",
+            Self::PolicyChanged => "Connect again; \"gatepost explain\" shows what the policy grants now.",
+            Self::Revoked => "Ask the operator; a new token does not help while the revocation lasts.",
+            Self::StatementTimeout { .. } => {
+                "Make the statement shorter, or ask the operator for a higher limits.statement_timeout."
+            }
+            Self::IdleInTransaction { .. } => {
+                "Commit or roll back before waiting for something else; the transaction was rolled back."
+            }
+            Self::IdleSession { .. } => "Connect again when there is work, or keep connections in use.",
             Self::IdentityExpired => "Connect again with a new token.",
             Self::TooLarge { .. } | Self::Unsupported { .. } => "See the limits in gatepost's documentation.",
             Self::TimedOut { .. } | Self::Malformed { .. } => "Check the client driver and its settings.",

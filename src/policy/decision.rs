@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{RoleName, RuleName};
@@ -103,6 +103,21 @@ impl Grant {
 pub struct Limits {
     /// Sessions that one identity may have open in this role.
     pub sessions: Option<u32>,
+    /// Sessions that all identities together may have open under this rule.
+    pub rule_sessions: Option<u32>,
+    /// How long one statement may run; it is cancelled then.
+    #[serde(serialize_with = "in_seconds")]
+    pub statement_timeout: Option<Duration>,
+    /// How long a transaction may wait for its client; the session ends then.
+    #[serde(serialize_with = "in_seconds")]
+    pub idle_in_transaction: Option<Duration>,
+    /// How long a session may wait for its client outside of a transaction.
+    #[serde(serialize_with = "in_seconds")]
+    pub idle: Option<Duration>,
+}
+
+fn in_seconds<S: Serializer>(limit: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    limit.map(|limit| limit.as_secs()).serialize(serializer)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

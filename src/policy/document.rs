@@ -13,7 +13,6 @@ use super::scalar::{
 use super::tree::{Node, Written};
 
 const GUARD_LATER: &str = "the statement guard arrives later";
-const TIMEOUT_LATER: &str = "gatepost's own timers arrive later";
 
 fn no_check<T>(_: &T, _: Whole, _: &mut Notes<'_>) {}
 
@@ -238,15 +237,21 @@ block! {
 }
 
 block! {
-    /// Limits of one identity in a role.
+    /// Limits of the sessions under a rule. gatepost counts and times them itself.
     struct LimitsText, "`limits`" {
         /// Client sessions at the same time.
         sessions: Option<Written<Count>>,
+        /// Client sessions of all identities under this rule together.
+        rule_sessions: Option<Written<Count>>,
+        /// How long one statement may run before it is cancelled.
+        statement_timeout: Option<Written<Span>>,
+        /// How long a transaction may wait for its client before the session ends.
+        idle_in_transaction: Option<Written<Span>>,
+        /// How long a session may wait for its client outside of a transaction before it ends.
+        idle: Option<Written<Span>>,
     }
     later {
         "connections": "the cap on one identity's upstream connections arrives later",
-        "statement_timeout": TIMEOUT_LATER,
-        "idle_in_transaction": TIMEOUT_LATER,
     }
     check no_check, {}
 }

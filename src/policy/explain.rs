@@ -217,8 +217,23 @@ impl fmt::Display for Explanation {
                 shown(terms.session_max_seconds),
                 shown(terms.login_max_age_seconds)
             )?;
-            if let Some(sessions) = terms.limits.sessions {
-                write!(f, ", sessions {sessions}")?;
+            let limits = &terms.limits;
+            for (name, count) in [
+                ("sessions", limits.sessions),
+                ("rule_sessions", limits.rule_sessions),
+            ] {
+                if let Some(count) = count {
+                    write!(f, ", {name} {count}")?;
+                }
+            }
+            for (name, limit) in [
+                ("statement_timeout", limits.statement_timeout),
+                ("idle_in_transaction", limits.idle_in_transaction),
+                ("idle", limits.idle),
+            ] {
+                if let Some(limit) = limit {
+                    write!(f, ", {name} {}", humantime::format_duration(limit))?;
+                }
             }
             writeln!(f)?;
         }

@@ -15,13 +15,15 @@ use super::cases::{Case, Expected};
 use super::compile::{Sheet, Surroundings, TargetFacts, shown};
 use super::decision::{Limits, Terms};
 use super::declaration::{GrantDeclaration, Objects, RoleDeclaration};
-use super::document::{CaseText, Document, ExpectText, GrantText, GrantedText, On, RoleBody, RuleText};
+use super::document::{
+    CaseText, Document, ExpectText, GrantText, GrantedText, LimitsText, On, RoleBody, RuleText,
+};
 use super::expression::Expression;
 use super::glob::Glob;
 use super::matcher::Matcher;
 use super::reading::{Many, Notes};
 use super::rule::{Effect, Rule};
-use super::scalar::{Patterns, Span, Text};
+use super::scalar::{Count, Patterns, Span, Text};
 use super::tree::{Spot, Written};
 
 /// Long enough to ride over a broker's reconnect, short enough to matter after a revocation.
@@ -33,6 +35,9 @@ const LOGIN_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
 const SESSION_MAX_DEFAULT: Duration = Duration::from_secs(8 * 3_600);
 const SESSION_MAX_MIN: Duration = Duration::from_secs(1);
 const SESSION_MAX_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// gatepost's own timers look once a second at the finest.
+const TIMER_MIN: Duration = Duration::from_secs(1);
+const TIMER_MAX: Duration = SESSION_MAX_MAX;
 const LOGIN_MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const LOGIN_MAX_AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -251,11 +256,7 @@ fn rule(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes
             let limits = written.limits.as_ref();
             Some(Effect::Grant {
                 role: RoleName::new(&granted.role.value.0),
-                terms: terms(
-                    granted,
-                    limits.and_then(|limits| limits.value.sessions.as_ref().map(|count| count.value.0)),
-                    notes,
-                ),
+                terms: terms(granted, limits.map(|limits| &limits.value), notes),
             })
         }
         (None, Some(deny)) => Some(Effect::Deny(Arc::from(deny.value.0.as_str()))),
@@ -294,7 +295,7 @@ fn matcher(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut No
     }
 }
 
-fn terms(granted: &GrantedText, sessions: Option<u32>, notes: &mut Notes<'_>) -> Terms {
+fn terms(granted: &GrantedText, written: Option<&LimitsText>, notes: &mut Notes<'_>) -> Terms {
     let mut span = |written: &Option<Written<Span>>, default: Duration, min: Duration, max: Duration| {
         let Some(written) = written else { return default };
         let value = written.value.0;
@@ -327,7 +328,27 @@ fn terms(granted: &GrantedText, sessions: Option<u32>, notes: &mut Notes<'_>) ->
         login_ttl,
         session_max,
         login_max_age,
-        limits: Limits { sessions },
+        limits: written.map_or_else(Limits::default, |written| limits(written, &mut span)),
+    }
+}
+
+/// Reads a duration: what was written, or a default, and the bounds that it must keep.
+type ReadSpan<'a> = dyn FnMut(&Option<Written<Span>>, Duration, Duration, Duration) -> Duration + 'a;
+
+fn limits(written: &LimitsText, span: &mut ReadSpan<'_>) -> Limits {
+    let count = |count: &Option<Written<Count>>| count.as_ref().map(|count| count.value.0);
+    let mut timer = |limit: &Option<Written<Span>>| {
+        let read = limit
+            .is_some()
+            .then(|| span(limit, TIMER_MIN, TIMER_MIN, TIMER_MAX));
+        read
+    };
+    Limits {
+        sessions: count(&written.sessions),
+        rule_sessions: count(&written.rule_sessions),
+        statement_timeout: timer(&written.statement_timeout),
+        idle_in_transaction: timer(&written.idle_in_transaction),
+        idle: timer(&written.idle),
     }
 }
 

@@ -180,8 +180,6 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
         rule("guardrails: []"),
         rule("correlation: required"),
         rule("limits: {connections: 10}"),
-        rule("limits: {statement_timeout: 15s}"),
-        rule("limits: {idle_in_transaction: 30s}"),
         "version: 1\nguardrails: []\n".to_owned(),
         "version: 1\nadmin: []\n".to_owned(),
         "version: 1\nroles:\n  n: {target: orders, database: orders, tags: [pii], grants: [{privileges: [select], on: {tables: [a.b]}}]}\n".to_owned(),

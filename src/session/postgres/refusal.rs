@@ -13,6 +13,9 @@ pub(in crate::session) const fn sqlstate_of(code: RefusalCode) -> &'static str {
         RefusalCode::TargetUnavailable => sqlstate::CONNECTION_FAILURE,
         RefusalCode::AuditUnavailable => sqlstate::IO_ERROR,
         RefusalCode::SessionExpired => sqlstate::ADMIN_SHUTDOWN,
+        RefusalCode::StatementTimeout => sqlstate::QUERY_CANCELED,
+        RefusalCode::IdleInTransaction => sqlstate::IDLE_IN_TRANSACTION,
+        RefusalCode::IdleSession => sqlstate::IDLE_SESSION,
         RefusalCode::ProtocolViolation => sqlstate::PROTOCOL_VIOLATION,
         RefusalCode::Internal => sqlstate::INTERNAL_ERROR,
     }

@@ -1,0 +1,194 @@
+//! What an operator has withdrawn before its time: a person, a client, one token, one session.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::identity::Identity;
+use crate::domain::ids::{ProviderName, SessionId};
+
+/// Whom it strikes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Struck {
+    Subject(String),
+    ClientId(String),
+    /// One token by its id (`jti`, `uti`).
+    TokenId(String),
+    /// One session by its reference, as the client was told it.
+    Session(String),
+}
+
+/// Refuses what it strikes until it expires, whatever the policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    #[serde(flatten)]
+    pub struck: Struck,
+    /// `None`: whichever provider the identity comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderName>,
+    /// Seconds since 1970.
+    pub made: u64,
+    /// Seconds since 1970. Tokens that were issued before have expired by then, or it was made too short.
+    pub until: u64,
+    /// The operator, for the list; the journal has the whole identity.
+    pub by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// All that are in force. Immutable; a change makes a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revocations(Vec<Revocation>);
+
+impl Revocation {
+    pub fn is_over(&self, at: SystemTime) -> bool {
+        seconds(at) >= self.until
+    }
+
+    /// Does it strike this identity, or this session of it?
+    pub fn strikes(&self, identity: &Identity, session: SessionId) -> bool {
+        let provider = self.provider.as_ref();
+        if provider.is_some_and(|provider| *provider != identity.provider) {
+            return false;
+        }
+        match &self.struck {
+            Struck::Subject(subject) => identity.subject == *subject,
+            Struck::ClientId(client) => identity.client_id.as_ref() == Some(client),
+            Struck::TokenId(token) => identity.token_id.as_ref() == Some(token),
+            Struck::Session(reference) => session.to_string() == *reference,
+        }
+    }
+}
+
+impl Revocations {
+    /// The first that strikes and is not over.
+    pub fn strike(&self, identity: &Identity, session: SessionId, at: SystemTime) -> Option<&Revocation> {
+        self.0
+            .iter()
+            .find(|revocation| !revocation.is_over(at) && revocation.strikes(identity, session))
+    }
+
+    /// The same with one more; what is over is left out, and an equal older one is replaced.
+    #[must_use]
+    pub fn with(&self, new: Revocation, at: SystemTime) -> Self {
+        let stays = |old: &&Revocation| {
+            !old.is_over(at) && (old.struck != new.struck || old.provider != new.provider)
+        };
+        let mut kept: Vec<_> = self.0.iter().filter(stays).cloned().collect();
+        kept.push(new);
+        Self(kept)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
+        self.0.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::clock::Random;
+    use crate::domain::identity::Claimed;
+
+    #[derive(Debug)]
+    struct Ones;
+
+    impl Random for Ones {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(1);
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            provider: "okta".into(),
+            subject: "ann".to_owned(),
+            client_id: Some("worker".to_owned()),
+            tenant: None,
+            name: None,
+            roles: Claimed::none(),
+            groups: Claimed::none(),
+            scopes: Claimed::none(),
+            token_id: Some("t-1".to_owned()),
+            expires_at: SystemTime::UNIX_EPOCH,
+            claims: serde_json::Map::new(),
+        }
+    }
+
+    fn revocation(struck: Struck) -> Revocation {
+        Revocation {
+            struck,
+            provider: None,
+            made: 0,
+            until: 100,
+            by: "test".to_owned(),
+            reason: None,
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn it_strikes_until_it_is_over_and_nobody_else() {
+        let session = SessionId::random(&Ones);
+        let none = Revocations::default();
+        for struck in [
+            Struck::Subject("ann".to_owned()),
+            Struck::ClientId("worker".to_owned()),
+            Struck::TokenId("t-1".to_owned()),
+            Struck::Session("s-01010101010101010101".to_owned()),
+        ] {
+            let all = none.with(revocation(struck), at(1));
+            assert!(all.strike(&identity(), session, at(99)).is_some());
+            assert!(all.strike(&identity(), session, at(100)).is_none());
+        }
+        for other in [
+            Struck::Subject("worker".to_owned()),
+            Struck::ClientId("ann".to_owned()),
+            Struck::TokenId("t-2".to_owned()),
+            Struck::Session("s-02".to_owned()),
+        ] {
+            let all = none.with(revocation(other), at(1));
+            assert!(all.strike(&identity(), session, at(1)).is_none());
+        }
+        let elsewhere = Revocation {
+            provider: Some("entra".into()),
+            ..revocation(Struck::Subject("ann".to_owned()))
+        };
+        assert!(
+            none.with(elsewhere, at(1))
+                .strike(&identity(), session, at(1))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_list_keeps_one_of_each_and_forgets_what_is_over() {
+        let ann = revocation(Struck::Subject("ann".to_owned()));
+        let list = Revocations::default().with(ann.clone(), at(1));
+        let longer = Revocation { until: 200, ..ann };
+        let list = list.with(longer.clone(), at(2));
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&longer]);
+        let list = list.with(revocation(Struck::TokenId("t".to_owned())), at(200));
+        assert_eq!(list.len(), 1);
+    }
+}
