@@ -8,4 +8,8 @@ pub mod policies;
 pub mod run;
 pub mod start;
 
+mod frozen;
+mod reload;
+mod revoked;
 mod watch;
+mod watching;

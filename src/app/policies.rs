@@ -56,7 +56,7 @@ fn read_one(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -64,6 +64,21 @@ pub fn signals() -> Result<mpsc::Receiver<()>, RunError> {
     Ok(signals)
 }
 
+/// SIGHUP as messages. Must be called inside the control runtime.
+pub fn hangups() -> Result<mpsc::Receiver<()>, RunError> {
+    let (seen, hangups) = mpsc::channel(1);
+    let mut stream = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    // One that waits stands for all that follow it.
+    tokio::spawn(async move {
+        while stream.recv().await.is_some() {
+            if let Err(mpsc::error::TrySendError::Closed(())) = seen.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(hangups)
+}
+
 /// Listeners that are bound and do not accept yet.
 #[derive(Debug)]
 pub struct Doors {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,11 @@ use tokio::sync::watch;
 use crate::app::build::{self, Built};
 use crate::app::clock::SystemClock;
 use crate::app::config::settings::Target;
+use crate::app::reload::Reloader;
 use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError};
 use crate::app::watch::Watched;
+use crate::app::watching::keep_current;
+use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, Journal, JournalError, Normalised, Record};
 use crate::credential::{Broker, LoginName, Retire};
 use crate::domain::{Clock, Random, TargetName};
@@ -23,12 +27,13 @@ use crate::identity::{ProviderSettings, Verifier};
 use crate::ingress::{Client, Drain, ThreadIndex, World};
 use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
-use crate::session::{self, Counters, Gate, ListenerSettings};
+use crate::session::snapshot::Snapshots;
+use crate::session::{self, Counters, Gate};
 use crate::sql::fingerprint;
-use crate::tls::SystemRandom;
-use crate::upstream::Budget;
+use crate::tls::{ClientTls, SystemRandom};
 use crate::upstream::dial::TargetAddress;
 use crate::upstream::pool::{Pool, Settings as PoolSettings};
+use crate::upstream::{Budget, Route};
 
 pub use crate::app::run::Ending;
 
@@ -40,9 +45,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// load, short enough that a server's memory per connection stays small.
 const CONNECTION_LIFE: Duration = Duration::from_secs(60 * 60);
 
-/// How long a transaction that is open when its session ends may still commit.
-const EXPIRY_GRACE: Duration = Duration::from_secs(30);
-
 /// Why serving could not begin or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -50,15 +52,17 @@ pub enum StartError {
     Run(#[from] RunError),
     #[error("cannot use the audit journal")]
     Journal(#[source] JournalError),
+    #[error("cannot read the list of revocations beside the journal; without it nobody may be let in")]
+    Revocations(#[source] io::Error),
 }
 
-/// What the process is made of while it serves.
+/// What the process is made of while it serves; what a reload swaps is in the `Reloader`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) built: Built,
     pub(super) verifier: Arc<Verifier>,
     pub(super) journal: Journal,
     pub(super) budgets: BTreeMap<TargetName, Arc<Budget>>,
+    pub(super) routes: BTreeMap<TargetName, Route>,
     pub(super) brokers: HashMap<TargetName, Broker>,
     pub(super) registry: Registry,
     pub(super) counters: Arc<Counters>,
@@ -74,11 +78,13 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until a signal ends it. Owns the main thread. `opened` is told where the doors are.
-pub fn serve(built: Built, opened: impl FnOnce(Addresses)) -> Result<Ending, StartError> {
+/// Serves until a signal ends it. Owns the main thread. `config` is read again at a reload; `opened` is
+/// told where the doors are.
+pub fn serve(config: &Path, built: Built, opened: impl FnOnce(Addresses)) -> Result<Ending, StartError> {
     forbid_core_dumps();
     let runtime = run::control()?;
-    runtime.block_on(serve_inside(built, runtime.handle().clone(), opened))
+    let control = runtime.handle().clone();
+    runtime.block_on(serve_inside(config.to_owned(), built, control, opened))
 }
 
 /// A core file would hold tokens and logins.
@@ -96,15 +102,16 @@ fn forbid_core_dumps() {
 }
 
 async fn serve_inside(
+    config: PathBuf,
     built: Built,
     control: Handle,
     opened: impl FnOnce(Addresses),
 ) -> Result<Ending, StartError> {
-    let signals = run::signals()?;
+    let (signals, hangups) = (run::signals()?, run::hangups()?);
     // The journal before the doors: without it nobody may come in, and a second process on the same
     // folder must not take the port from the first.
-    let shared = Arc::new(share(built, &control)?);
-    let settings = &shared.built.settings;
+    let shared = Arc::new(share(&built, &control)?);
+    let settings = &built.settings;
     let doors = match Doors::open(settings.postgres.address, settings.metrics).await {
         Ok(doors) => doors,
         Err(error) => {
@@ -112,26 +119,37 @@ async fn serve_inside(
             return Err(error.into());
         }
     };
-    record(&shared.journal, started());
-    let rules = shared.built.policy.rule_count();
-    record(&shared.journal, Event::PolicyLoaded { rules });
+    record(&shared.journal, Facts::default(), started());
+    let (rules, version) = (built.policy.rule_count(), Arc::clone(built.policy.version()));
+    let policy = Some(PolicyFacts { rule: None, version });
+    let facts = Facts {
+        policy,
+        ..Facts::default()
+    };
+    record(&shared.journal, facts, Event::PolicyLoaded { rules });
+    let threads = settings.threads;
+    let reloader = Reloader::new(config, built, Arc::clone(&shared));
+    let (reloader, snapshots) = reloader.map_err(StartError::Revocations)?;
+    let reloader = Arc::new(reloader);
     shared.verifier.prefetch().await;
     if let Some(addresses) = announce(&doors) {
         opened(addresses);
     }
+    let keeping = tokio::spawn(keep_current(Arc::clone(&reloader), hangups));
     let plan = Plan {
-        threads: settings.threads,
+        threads,
         drain: shared.drain.clone(),
         drain_within: DRAIN_WITHIN,
-        watch: Arc::new(Watched::new(Arc::clone(&shared))),
+        watch: Arc::new(Watched::new(Arc::clone(&shared), Arc::clone(&reloader))),
         signals,
-        factory: world_factory(&shared),
+        factory: world_factory(&shared, &reloader.built(), snapshots),
     };
     let ending = doors.serve(plan).await;
+    keeping.abort();
     for broker in shared.brokers.values() {
         broker.shutdown().await;
     }
-    record(&shared.journal, Event::ServerStopped);
+    record(&shared.journal, Facts::default(), Event::ServerStopped);
     shared.journal.clone().close().await;
     Ok(ending?)
 }
@@ -157,30 +175,24 @@ impl World for ThreadWorld {
 /// Builds each thread's world on that thread: its gate, and its share of the pools.
 fn world_factory(
     shared: &Arc<Shared>,
+    built: &Built,
+    snapshots: Snapshots,
 ) -> impl FnOnce(ThreadIndex) -> io::Result<ThreadWorld> + Clone + Send + 'static {
-    let of_sessions = Arc::new(session_shared(shared));
-    let listener = ListenerSettings {
-        tls: shared.built.server_tls.clone().map(Arc::new),
-        allow_plaintext: shared.built.settings.postgres.allow_plaintext,
-    };
+    let targets = &built.settings.targets;
+    let of_sessions = Arc::new(session_shared(shared, targets, snapshots));
+    let settings: Vec<_> = targets
+        .iter()
+        .map(|target| (target.name.clone(), pool_settings(target)))
+        .collect();
     let shared = Arc::clone(shared);
     move |_| {
-        let targets = shared.built.settings.targets.iter().zip(&shared.built.client_tls);
-        let pools = targets.filter_map(|(target, tls)| {
-            let address = TargetAddress {
-                target: target.name.clone(),
-                host: target.host.clone(),
-                port: target.port,
-                tls: tls.clone(),
-            };
-            let budget = shared.budgets.get(&target.name)?;
+        let pools = settings.into_iter().filter_map(|(target, settings)| {
+            let route = shared.routes.get(&target)?.clone();
+            let budget = shared.budgets.get(&target)?;
             let random = Arc::clone(&shared.random);
-            Some((
-                target.name.clone(),
-                Pool::new(Arc::new(address), pool_settings(target), budget, random),
-            ))
+            Some((target, Pool::new(route, settings, budget, random)))
         });
-        let gate = Gate::new(of_sessions, pools.collect(), listener);
+        let gate = Gate::new(of_sessions, pools.collect());
         Ok(ThreadWorld { gate: Rc::new(gate) })
     }
 }
@@ -195,20 +207,17 @@ fn pool_settings(target: &Target) -> PoolSettings {
     }
 }
 
-fn session_shared(shared: &Arc<Shared>) -> session::Shared {
-    let (policy_sender, policy) = watch::channel(Arc::clone(&shared.built.policy));
+fn session_shared(shared: &Arc<Shared>, targets: &[Target], snapshots: Snapshots) -> session::Shared {
     let (stop, stopping) = watch::channel(false);
-    let mut drain = shared.drain.signal();
+    let (mut drain, registry) = (shared.drain.signal(), shared.registry.clone());
     tokio::spawn(async move {
         drain.begun().await;
         stop.send_replace(true);
-        // Nobody replaces the policy of a process that ends.
-        drop(policy_sender);
+        registry.ring_all();
     });
     session::Shared {
-        verifier: Arc::clone(&shared.verifier),
-        policy,
-        directory: Arc::new(directory(&shared.built.settings.targets)),
+        snapshots,
+        directory: Arc::new(directory(targets)),
         brokers: shared.brokers.clone(),
         journal: shared.journal.clone(),
         registry: shared.registry.clone(),
@@ -216,7 +225,6 @@ fn session_shared(shared: &Arc<Shared>) -> session::Shared {
         random: Arc::clone(&shared.random),
         stopping,
         counters: Arc::clone(&shared.counters),
-        grace: EXPIRY_GRACE,
     }
 }
 
@@ -250,8 +258,8 @@ fn started() -> Event {
 }
 
 /// The process's own events. A journal that cannot take them says so in its health.
-fn record(journal: &Journal, event: Event) {
-    if let Err(error) = journal.submit(Record::new(Arc::new(Facts::default()), event)) {
+fn record(journal: &Journal, facts: Facts, event: Event) {
+    if let Err(error) = journal.submit(Record::new(Arc::new(facts), event)) {
         tracing::error!(%error, "cannot record an event of the process");
     }
 }
@@ -266,46 +274,37 @@ fn announce(doors: &Doors) -> Option<Addresses> {
     Some(Addresses { postgres, metrics })
 }
 
-fn share(built: Built, control: &Handle) -> Result<Shared, StartError> {
+fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let settings = &built.settings;
     let opened = Journal::open(build::journal_settings(settings), Arc::clone(&clock), normalise);
     let journal = opened.map_err(StartError::Journal)?;
-    let budgets = settings.targets.iter().map(|target| {
+    let (mut budgets, mut routes, mut brokers) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
+    for (target, tls) in settings.targets.iter().zip(&built.client_tls) {
         let budget = Budget::new(target.name.clone(), target.pool.max_connections);
-        (target.name.clone(), budget)
-    });
-    let budgets: BTreeMap<_, _> = budgets.collect();
-    let brokers = settings
-        .targets
-        .iter()
-        .zip(&built.client_tls)
-        .filter_map(|(target, tls)| {
-            let retire = Arc::new(RetireFrom(Arc::clone(budgets.get(&target.name)?)));
-            let broker = Broker::start(
-                build::broker_settings(settings, target, tls),
-                journal.clone(),
-                Arc::clone(&clock),
-                Arc::clone(&random),
-                retire,
-                control,
-            );
-            Some((target.name.clone(), broker))
-        });
-    let brokers = brokers.collect();
-    let providers = settings.providers.iter().map(|provider| ProviderSettings {
-        name: provider.name.clone(),
-        kind: build::provider_kind(provider.kind),
-        issuer: provider.issuer.clone(),
-        audiences: provider.audiences.clone(),
-    });
-    let verifier = Verifier::new(providers.collect(), Arc::clone(&built.https), control.clone());
+        let broker = Broker::start(
+            build::broker_settings(settings, target, tls),
+            journal.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            Arc::new(RetireFrom(Arc::clone(&budget))),
+            control,
+        );
+        budgets.insert(target.name.clone(), budget);
+        routes.insert(target.name.clone(), Route::new(target_address(target, tls)));
+        brokers.insert(target.name.clone(), broker);
+    }
+    let verifier = Verifier::new(
+        provider_settings(built),
+        Arc::clone(&built.https),
+        control.clone(),
+    );
     Ok(Shared {
-        built,
         verifier: Arc::new(verifier),
         journal,
         budgets,
+        routes,
         brokers,
         registry: Registry::default(),
         counters: Arc::default(),
@@ -313,6 +312,26 @@ fn share(built: Built, control: &Handle) -> Result<Shared, StartError> {
         random,
         drain: Drain::new(),
     })
+}
+
+pub(super) fn provider_settings(built: &Built) -> Vec<ProviderSettings> {
+    let providers = built.settings.providers.iter();
+    let settings = providers.map(|provider| ProviderSettings {
+        name: provider.name.clone(),
+        kind: build::provider_kind(provider.kind),
+        issuer: provider.issuer.clone(),
+        audiences: provider.audiences.clone(),
+    });
+    settings.collect()
+}
+
+pub(super) fn target_address(target: &Target, tls: &ClientTls) -> TargetAddress {
+    TargetAddress {
+        target: target.name.clone(),
+        host: target.host.clone(),
+        port: target.port,
+        tls: tls.clone(),
+    }
 }
 
 /// What the journal keeps of a statement: no literal, no parameter.

@@ -5,17 +5,19 @@ use std::sync::atomic::Ordering;
 
 use crate::admin::page::{Kind, Page};
 use crate::admin::{Unready, Watch};
+use crate::app::reload::Reloader;
 use crate::app::start::Shared;
 
 /// Looks at what the threads share.
 #[derive(Debug)]
 pub(super) struct Watched {
     shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
 }
 
 impl Watched {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>) -> Self {
+        Self { shared, reloader }
     }
 }
 
@@ -26,7 +28,7 @@ impl Watch for Watched {
         if let Err(error) = self.shared.journal.health() {
             note("journal".to_owned(), error.to_string());
         }
-        for (name, ready) in self.shared.verifier.providers_ready() {
+        for (name, ready) in self.reloader.current().verifier.providers_ready() {
             if !ready {
                 note(
                     format!("identity provider {name}"),
@@ -65,7 +67,10 @@ impl Watch for Watched {
             Kind::Gauge,
             "Sessions that policy let in and that have not ended.",
         )
-        .sample(&[], u64::from(self.shared.registry.sessions()));
+        .sample(
+            &[],
+            u64::try_from(self.shared.registry.session_count()).unwrap_or(u64::MAX),
+        );
         let transactions = counters.transactions.load(Ordering::Relaxed);
         page.family(
             "gatepost_transactions_total",

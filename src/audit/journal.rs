@@ -303,6 +303,7 @@ fn cost(record: &Record) -> usize {
         }
         Event::SessionDenied { reason, .. } => reason.len(),
         Event::LoginTampered { what } => what.len(),
+        Event::SessionClosed { reason, .. } => reason.as_ref().map_or(0, String::len),
         Event::SecretRotated { which, .. } => which.as_ref().map_or(0, String::len),
         Event::Admin(call) => [&call.what, &call.why]
             .into_iter()
@@ -314,7 +315,6 @@ fn cost(record: &Record) -> usize {
         | Event::PolicyLoaded { .. }
         | Event::PolicyRejected { .. }
         | Event::SessionOpened
-        | Event::SessionClosed { .. }
         | Event::LoginMinted { .. }
         | Event::LoginRenewed { .. }
         | Event::LoginDisabled { .. }

@@ -102,6 +102,8 @@ pub(super) enum Detail<'a> {
     },
     Closed {
         why: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
         transactions: u64,
     },
     Expiry {
@@ -184,8 +186,13 @@ impl<'a> Detail<'a> {
             },
             Event::Admin(call) => Self::Admin(call),
             Event::SessionDenied { code, reason } => Self::Denial { code, reason },
-            Event::SessionClosed { why, transactions } => Self::Closed {
+            Event::SessionClosed {
                 why,
+                reason,
+                transactions,
+            } => Self::Closed {
+                why,
+                reason: reason.as_deref(),
                 transactions: *transactions,
             },
             Event::LoginMinted { expires_at } | Event::LoginRenewed { expires_at } => Self::Expiry {

@@ -128,6 +128,8 @@ pub enum Event {
     },
     SessionClosed {
         why: &'static str,
+        /// What the client was told, unless it left by itself.
+        reason: Option<String>,
         transactions: u64,
     },
     LoginMinted {

@@ -55,6 +55,7 @@ fn opened(record: u64) -> Record {
         Arc::default(),
         Event::SessionClosed {
             why: "done",
+            reason: None,
             transactions: record,
         },
     )

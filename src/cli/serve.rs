@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     for warning in &built.warnings {
         complain(&format_args!("warning: {warning}"));
     }
-    match start::serve(built, |_| {})? {
+    match start::serve(&arguments.config, built, |_| {})? {
         start::Ending::Drained => {}
         start::Ending::Cut(sessions) => tracing::warn!(sessions, "sessions were cut off"),
     }

@@ -120,7 +120,7 @@ impl Broker {
         &self,
         grant: &Grant,
         who: &Arc<Facts>,
-        _receipt: Receipt,
+        _receipt: &Receipt,
     ) -> Result<LeaseHold, LeaseError> {
         let wish = Wish {
             key: Key {
@@ -160,6 +160,10 @@ impl Broker {
     pub async fn check_live(&self, roles: &[RoleName]) -> Result<Vec<Finding>, BrokerError> {
         check_live(&self.settings, roles, &self.control).await
     }
+
+    pub fn tampered(&self, _: &str, _: String) {}
+
+    pub fn update(&self, _: BrokerSettings) {}
 
     fn stopped(&self) -> BrokerError {
         BrokerError::Stopped {

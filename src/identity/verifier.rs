@@ -69,6 +69,16 @@ impl Verifier {
             .for_each(|it| it.let_refresh_interval_pass());
     }
 
+    pub fn successor(&self, _: Vec<ProviderSettings>) -> Self {
+        Self {
+            providers: self.providers.clone(),
+        }
+    }
+
+    pub fn still_accepts(&self, _: &Identity) -> bool {
+        true
+    }
+
     pub fn providers_ready(&self) -> Vec<(ProviderName, bool)> {
         let ready = |it: &Arc<Provider>| (it.settings().name.clone(), it.ready());
         self.providers.iter().map(ready).collect()

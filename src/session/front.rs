@@ -51,10 +51,14 @@ pub(super) trait Front: Sized {
     /// Speaks with the client until it has presented a token.
     async fn open(&mut self) -> Opening;
 
+    /// Ready when the client leaves before its welcome; never otherwise. Cancel-safe.
+    async fn gone(&mut self);
+
     /// Tells the client that it is in, with what the real server reports about itself.
     async fn welcome(
         &mut self,
         permit: WelcomePermit,
+        application: Option<&str>,
         upstream: &Checkout,
         desk: &CancelDesk,
     ) -> io::Result<()>;

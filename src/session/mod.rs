@@ -5,7 +5,10 @@
 //! `Receipt`, grant and receipt a leased login, the login an upstream connection; only then is the
 //! client welcomed, and everything it does from there is judged by the `conversation`.
 
+mod alarms;
 mod conversation;
+pub mod counters;
+mod course;
 pub mod directory;
 mod front;
 mod lane;
@@ -14,6 +17,8 @@ mod postgres;
 mod prelude;
 pub mod registry;
 mod relay;
+pub mod roster;
+pub mod snapshot;
 mod startup;
 mod statements;
 
@@ -21,12 +26,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::audit::journal::{Journal, Receipt};
 use crate::audit::record::{ClientFacts, Event, Facts, PolicyFacts, Record};
@@ -38,64 +42,33 @@ use crate::domain::identity::Identity;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::{Engine, TargetName};
-use crate::identity::Verifier;
 use crate::policy::{Decision, Grant, Policy};
 use crate::upstream::checkout::Checkout;
-use crate::upstream::pool::{Pool, PoolKey};
-use crate::upstream::reset;
+use crate::upstream::pool::{CheckoutError, Pool, PoolKey};
 
-use conversation::Conversation;
+pub use counters::Counters;
 use directory::{Destination, Directory};
 use front::{Front, Opening, Presented, WelcomePermit};
-use ledger::Ledger;
 pub use postgres::ListenerSettings;
-use postgres::{PostgresFront, farewell};
+use postgres::PostgresFront;
+use prelude::{Prelude, PreludeError};
 use registry::{CancelDesk, Registry, Seat};
-use relay::{Ending, Relay, Surroundings};
+use roster::Place;
+use snapshot::{Notice, Snapshots, Standing, Terms};
 
 /// What all sessions of all threads share.
 #[derive(Debug)]
 pub struct Shared {
-    pub verifier: Arc<Verifier>,
-    /// Replaced whole; a session takes the current one once.
-    pub policy: watch::Receiver<Arc<Policy>>,
+    pub snapshots: Snapshots,
     pub directory: Arc<Directory>,
     pub brokers: HashMap<TargetName, Broker>,
     pub journal: Journal,
     pub registry: Registry,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
-    /// Turns true when gatepost shuts down.
+    /// Turns true when gatepost shuts down; the registry's bell says when to look.
     pub stopping: watch::Receiver<bool>,
     pub counters: Arc<Counters>,
-    /// How long a transaction that is open when its session ends may still commit.
-    pub grace: Duration,
-}
-
-/// Counted over all threads, once a session or a transaction.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub opened: AtomicU64,
-    pub transactions: AtomicU64,
-    refusals: [AtomicU64; RefusalCode::ALL.len()],
-}
-
-impl Counters {
-    fn refused(&self, code: RefusalCode) {
-        let at = RefusalCode::ALL.iter().position(|known| *known == code);
-        if let Some(counter) = at.and_then(|at| self.refusals.get(at)) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Refusals so far, by code.
-    pub fn refusals(&self) -> impl Iterator<Item = (RefusalCode, u64)> {
-        let counts = self
-            .refusals
-            .iter()
-            .map(|counter| counter.load(Ordering::Relaxed));
-        RefusalCode::ALL.into_iter().zip(counts)
-    }
 }
 
 /// Where clients of one data-path thread come in.
@@ -103,20 +76,22 @@ impl Counters {
 pub struct Gate {
     shared: Arc<Shared>,
     pools: HashMap<TargetName, Rc<Pool>>,
-    listener: ListenerSettings,
 }
 
 /// A session that policy, journal, broker and pool have said yes to.
 struct Opened {
     facts: Arc<Facts>,
     correlation: Option<Correlation>,
-    ends: (Instant, RefusalCode, Reason),
+    standing: Standing,
+    terms: Terms,
+    grace: Duration,
     checkout: Checkout,
     desk: CancelDesk,
     permit: WelcomePermit,
-    /// Kept for as long as the session lives: the login, and the place under the rule's limit.
-    _lease: LeaseHold,
-    _seat: Seat,
+    place: Place,
+    /// Kept for as long as the session lives: the login, and the seats under the rule's limits.
+    lease: LeaseHold,
+    seats: [Seat; 2],
 }
 
 /// A refusal on its way out, with what was known of the session by then.
@@ -126,24 +101,24 @@ struct Refused {
     reason: Reason,
 }
 
+/// Why a login and a connection could not be brought together.
+enum Unconnected {
+    Refused(Refused),
+    /// The login was changed behind our back; it has been withdrawn, and a new one can be minted.
+    Tampered(Refused),
+}
+
 impl Gate {
     /// `pools` are this thread's, one for each target.
-    pub fn new(
-        shared: Arc<Shared>,
-        pools: HashMap<TargetName, Rc<Pool>>,
-        listener: ListenerSettings,
-    ) -> Self {
-        Self {
-            shared,
-            pools,
-            listener,
-        }
+    pub fn new(shared: Arc<Shared>, pools: HashMap<TargetName, Rc<Pool>>) -> Self {
+        Self { shared, pools }
     }
 
     /// One client connection. `logged_in` is called when it counts as a session.
     pub async fn serve(self: Rc<Self>, socket: TcpStream, peer: SocketAddr, logged_in: impl FnOnce()) {
         let session = SessionId::random(self.shared.random.as_ref());
-        let mut front = PostgresFront::new(socket, self.listener.clone());
+        let listener = self.shared.snapshots.borrow().listener.clone();
+        let mut front = PostgresFront::new(socket, listener);
         let presented = match front.open().await {
             Opening::Presented(presented) => presented,
             Opening::Cancel { process, key } => {
@@ -156,82 +131,149 @@ impl Gate {
                 return self.refuse(front, Refused { facts, code, reason }, session).await;
             }
         };
-        let opened = match self.open(session, peer, presented).await {
-            Ok(opened) => opened,
-            Err(refused) => return self.refuse(front, refused, session).await,
+        let mut recorded = None;
+        let opened = tokio::select! {
+            opened = self.open(session, peer, presented, &mut recorded) => Some(opened),
+            () = front.gone() => None,
         };
-        logged_in();
-        self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
-        self.converse(front, opened, session).await;
+        match opened {
+            Some(Ok(opened)) => {
+                logged_in();
+                self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
+                self.converse(front, opened, session).await;
+            }
+            Some(Err(refused)) => self.refuse(front, refused, session).await,
+            // It left while it waited. Its place in line, its seats and its lease are free again.
+            None => {
+                if let Some(facts) = recorded {
+                    self.record_end(&facts, "client_left", None, 0);
+                }
+            }
+        }
     }
 
-    /// The security flow, written once: verify, decide, record, lease, check out.
+    /// The security flow, written once: verify, register, decide, record, lease, check out, and look
+    /// whether what it was decided on still holds.
     async fn open(
         &self,
         session: SessionId,
         peer: SocketAddr,
         presented: Presented,
+        on_record: &mut Option<Arc<Facts>>,
     ) -> Result<Opened, Refused> {
         let shared = &self.shared;
         let now = shared.clock.now();
         let mut facts = stranger(session, peer, presented.application.clone());
+        // Whatever is published from here on is noticed below, or by the session's relay.
+        let mut snapshots = shared.snapshots.clone();
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
 
-        let verified = shared.verifier.verify(&presented.token, now).await;
+        let verified = snapshot.verifier.verify(&presented.token, now).await;
         let identity = verified.map_err(|error| refused(&facts, logged(session, &error)))?;
-        facts.identity = Some((&identity).into());
+        let identity = Arc::new(identity);
+        facts.identity = Some(identity.as_ref().into());
+        let place = shared.registry.enter(session, Arc::new(facts.clone()), now);
+        if snapshot.revocations.strike(&identity, session, now).is_some() {
+            return Err(refused(&facts, (RefusalCode::NotPermitted, Reason::Revoked)));
+        }
 
         let no_grant = || {
-            (
-                RefusalCode::NotPermitted,
-                Reason::NoGrant {
-                    own_roles: Vec::new(),
-                },
-            )
+            let own_roles = Vec::new();
+            (RefusalCode::NotPermitted, Reason::NoGrant { own_roles })
         };
         let destination = shared.directory.find(&presented.database);
         let Destination { target, database } =
             destination.ok_or_else(|| refused(&facts, no_grant()))?.clone();
-        facts.target = Some(target.clone());
-        facts.database = Some(database.clone());
+        facts.target = Some(target);
+        facts.database = Some(database);
         facts.engine = Some(Engine::Postgres);
 
-        let grant = self.decide(&mut facts, &identity, &presented.wanted, peer, now)?;
-        let limit = grant.limits().sessions;
-        let seat = shared.registry.take_seat(grant.rule(), grant.identity(), limit);
-        let seat = seat.map_err(|limit| {
-            refused(
-                &facts,
-                (RefusalCode::TooManySessions, Reason::SessionLimit { limit }),
-            )
-        })?;
+        let grant = decide(
+            &snapshot.policy,
+            &mut facts,
+            (&identity, &presented.wanted),
+            peer,
+            now,
+        )?;
+        let seats = self.take_seats(&facts, &grant)?;
+        place.note(&Arc::new(facts.clone()));
 
         let recorded = Record::new(Arc::new(facts.clone()), Event::SessionOpened);
         let receipt = shared.journal.append(recorded).await.map_err(|error| {
             tracing::error!(%session, error = %error, "a session could not be recorded");
             refused(&facts, (RefusalCode::AuditUnavailable, Reason::JournalFailed))
         })?;
+        *on_record = Some(Arc::new(facts.clone()));
 
-        let lease = self.lease(session, &grant, &mut facts, receipt).await?;
-        let (checkout, desk) = self.connect(session, &facts, &lease, &presented).await?;
+        let (lease, checkout) = self
+            .lease_and_connect(session, &grant, &mut facts, &receipt, &presented)
+            .await?;
+        let desk = shared.registry.open_desk(presented.minor, shared.random.as_ref());
+        let desk = desk.ok_or_else(|| refused(&facts, (RefusalCode::Internal, Reason::Internal)))?;
+        place.note(&Arc::new(facts.clone()));
+        let mut standing = Standing::new(snapshots, (session, peer.ip()), identity, &grant, now);
+        let terms = match standing.still_holds(&grant, &snapshot, shared.clock.now()) {
+            Ok(terms) => terms,
+            Err(Notice { code, reason, .. }) => return Err(refused(&facts, (code, reason))),
+        };
         Ok(Opened {
             facts: Arc::new(facts),
             correlation: presented.correlation,
-            ends: ends(&grant, &identity, now),
+            standing,
+            terms,
+            grace: snapshot.grace,
             checkout,
             desk,
             permit: WelcomePermit(()),
-            _lease: lease,
-            _seat: seat,
+            place,
+            lease,
+            seats,
         })
     }
 
-    /// Grant and receipt become a login.
+    /// A seat under the rule for this identity, and one for the rule as a whole.
+    fn take_seats(&self, facts: &Facts, grant: &Grant) -> Result<[Seat; 2], Refused> {
+        let registry = &self.shared.registry;
+        let limits = grant.limits();
+        let too_many = |reason| refused(facts, (RefusalCode::TooManySessions, reason));
+        let own = registry
+            .take_seat(grant.rule(), Some(grant.identity()), limits.sessions)
+            .map_err(|limit| too_many(Reason::SessionLimit { limit }))?;
+        let of_rule = registry
+            .take_seat(grant.rule(), None, limits.rule_sessions)
+            .map_err(|limit| too_many(Reason::RuleLimit { limit }))?;
+        Ok([own, of_rule])
+    }
+
+    /// Grant and receipt become a login, and the login an upstream connection. A login that was
+    /// tampered with is replaced once.
+    async fn lease_and_connect(
+        &self,
+        session: SessionId,
+        grant: &Grant,
+        facts: &mut Facts,
+        receipt: &Receipt,
+        presented: &Presented,
+    ) -> Result<(LeaseHold, Checkout), Refused> {
+        let lease = self.lease(session, grant, facts, receipt).await?;
+        match self.connect(session, facts, &lease, presented).await {
+            Ok(checkout) => return Ok((lease, checkout)),
+            Err(Unconnected::Refused(refused)) => return Err(refused),
+            Err(Unconnected::Tampered(_)) => drop(lease),
+        }
+        let lease = self.lease(session, grant, facts, receipt).await?;
+        match self.connect(session, facts, &lease, presented).await {
+            Ok(checkout) => Ok((lease, checkout)),
+            Err(Unconnected::Refused(refused) | Unconnected::Tampered(refused)) => Err(refused),
+        }
+    }
+
     async fn lease(
         &self,
         session: SessionId,
         grant: &Grant,
         facts: &mut Facts,
-        receipt: Receipt,
+        receipt: &Receipt,
     ) -> Result<LeaseHold, Refused> {
         let Some(broker) = self.shared.brokers.get(grant.target()) else {
             return Err(refused(facts, (RefusalCode::Internal, Reason::Internal)));
@@ -242,15 +284,15 @@ impl Gate {
         Ok(lease)
     }
 
-    /// The login becomes an upstream connection with this session's settings, and a cancel key.
+    /// The login becomes an upstream connection with this session's settings.
     async fn connect(
         &self,
         session: SessionId,
         facts: &Facts,
         lease: &LeaseHold,
         presented: &Presented,
-    ) -> Result<(Checkout, CancelDesk), Refused> {
-        let internal = || refused(facts, (RefusalCode::Internal, Reason::Internal));
+    ) -> Result<Checkout, Unconnected> {
+        let internal = || Unconnected::Refused(refused(facts, (RefusalCode::Internal, Reason::Internal)));
         let (Some(target), Some(database)) = (&facts.target, &facts.database) else {
             return Err(internal());
         };
@@ -261,70 +303,36 @@ impl Gate {
             login: Arc::from(lease.lease().login().as_str()),
             settings: presented.settings.clone(),
         };
-        let checkout = pool.checkout(key, lease.lease().password()).await;
-        let mut checkout = checkout.map_err(|error| refused(facts, logged(session, &error)))?;
-        let (application, correlation) = (presented.application.as_deref(), presented.correlation.as_ref());
-        prelude::play(&mut checkout, application, correlation)
-            .await
-            .map_err(|error| {
-                tracing::warn!(%session, error = %error, "the session's settings could not be made");
-                refused(facts, (RefusalCode::TargetUnavailable, Reason::TargetDown))
-            })?;
-        let desk = self
-            .shared
-            .registry
-            .open_desk(presented.minor, self.shared.random.as_ref());
-        Ok((checkout, desk.ok_or_else(internal)?))
-    }
-
-    /// Asks the policy, and notes in the facts what it said.
-    fn decide(
-        &self,
-        facts: &mut Facts,
-        identity: &Identity,
-        wanted: &str,
-        peer: SocketAddr,
-        at: SystemTime,
-    ) -> Result<Grant, Refused> {
-        let policy = self.shared.policy.borrow().clone();
-        let version = policy.version().clone();
-        let (Some(target), Some(database)) = (facts.target.clone(), facts.database.clone()) else {
-            return Err(Refused {
-                facts: Arc::new(facts.clone()),
-                code: RefusalCode::Internal,
-                reason: Reason::Internal,
-            });
-        };
-        let request = AccessRequest {
-            identity,
-            target: &target,
-            database: &database,
-            wanted,
-            client: peer.ip(),
-            at,
-        };
-        match policy.decide(&request) {
-            Decision::Allow(grant) => {
-                facts.policy = Some(PolicyFacts {
-                    rule: Some(grant.rule().clone()),
-                    version,
-                });
-                facts.role = Some(grant.role().clone());
-                Ok(grant)
+        let tampered = |what: String| {
+            if let Some(broker) = self.shared.brokers.get(target) {
+                broker.tampered(lease.lease().login().as_str(), what);
             }
-            Decision::Deny(denial) => {
-                facts.policy = Some(PolicyFacts {
-                    rule: denial.rule,
-                    version,
-                });
-                let reason = Reason::NoGrant {
-                    own_roles: denial.own_roles,
-                };
-                Err(Refused {
-                    facts: Arc::new(facts.clone()),
-                    code: RefusalCode::NotPermitted,
-                    reason,
-                })
+        };
+        let checkout = pool.checkout(key, lease.lease().password()).await;
+        let mut checkout = checkout.map_err(|error| {
+            let refused = refused(facts, logged(session, &error));
+            if matches!(&error, CheckoutError::Dial(error) if error.login_stopped()) {
+                tampered("it no longer works with its secret".to_owned());
+                return Unconnected::Tampered(refused);
+            }
+            Unconnected::Refused(refused)
+        })?;
+        let prelude = Prelude {
+            application: presented.application.as_deref(),
+            session,
+            correlation: presented.correlation.as_ref(),
+        };
+        match prelude::play(&mut checkout, &prelude).await {
+            Ok(()) => Ok(checkout),
+            Err(PreludeError::Tampered { settings }) => {
+                tampered(format!("it set {settings} for itself"));
+                let told = (RefusalCode::TargetUnavailable, Reason::LoginTampered);
+                Err(Unconnected::Tampered(refused(facts, told)))
+            }
+            Err(error) => {
+                tracing::warn!(%session, error = %error, "the session's settings could not be made");
+                let told = (RefusalCode::TargetUnavailable, Reason::TargetDown);
+                Err(Unconnected::Refused(refused(facts, told)))
             }
         }
     }
@@ -349,109 +357,44 @@ impl Gate {
             })
             .await;
     }
+}
 
-    /// Welcome, relay, and what is left to do behind them.
-    async fn converse(&self, mut front: PostgresFront, opened: Opened, session: SessionId) {
-        let Opened {
-            facts,
-            correlation,
-            ends,
-            mut checkout,
-            mut desk,
-            permit,
-            _lease,
-            _seat,
-        } = opened;
-        if front.welcome(permit, &checkout, &desk).await.is_err() {
-            return self.close(checkout, true, &facts, "client_left", 0).await;
+/// Asks the policy, and notes in the facts what it said.
+fn decide(
+    policy: &Policy,
+    facts: &mut Facts,
+    (identity, wanted): (&Identity, &str),
+    peer: SocketAddr,
+    at: SystemTime,
+) -> Result<Grant, Refused> {
+    let version = policy.version().clone();
+    let (Some(target), Some(database)) = (facts.target.clone(), facts.database.clone()) else {
+        return Err(refused(facts, (RefusalCode::Internal, Reason::Internal)));
+    };
+    let request = AccessRequest {
+        identity,
+        target: &target,
+        database: &database,
+        wanted,
+        client: peer.ip(),
+        at,
+    };
+    match policy.decide(&request) {
+        Decision::Allow(grant) => {
+            let rule = Some(grant.rule().clone());
+            facts.policy = Some(PolicyFacts { rule, version });
+            facts.role = Some(grant.role().clone());
+            Ok(grant)
         }
-        let Some((mut client, already_read)) = front.into_parts() else {
-            return;
-        };
-        let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation);
-        let mut conversation = Conversation::new(session, ledger, &self.probe_name());
-        let surroundings = Surroundings {
-            journal: &self.shared.journal,
-            clock: self.shared.clock.as_ref(),
-            cancels: &mut desk.requests,
-            stopping: self.shared.stopping.clone(),
-            ends,
-            grace: self.shared.grace,
-        };
-        let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
-        let ending = relay.run(&mut conversation).await;
-        let abandoned = conversation.abandon(self.shared.clock.now());
-        let why = self.say_goodbye(relay, ending, session).await;
-        drop(client);
-        if conversation.is_running_client_statement() {
-            // Nobody waits for it any more.
-            let _ = checkout.canceller().cancel().await;
+        Decision::Deny(denial) => {
+            let rule = denial.rule;
+            facts.policy = Some(PolicyFacts { rule, version });
+            let own_roles = denial.own_roles;
+            Err(refused(
+                facts,
+                (RefusalCode::NotPermitted, Reason::NoGrant { own_roles }),
+            ))
         }
-        if let Some(Err(error)) = abandoned.map(|record| self.shared.journal.submit(record)) {
-            tracing::error!(%session, error = %error, "an open transaction could not be recorded");
-        }
-        let transactions = conversation.transactions();
-        self.shared
-            .counters
-            .transactions
-            .fetch_add(transactions, Ordering::Relaxed);
-        self.close(checkout, conversation.leaves_clean(), &facts, why, transactions)
-            .await;
-    }
-
-    /// Tells the client why it ends, unless it left by itself. Returns the reason for the record.
-    async fn say_goodbye(&self, mut relay: Relay<'_>, ending: Ending, session: SessionId) -> &'static str {
-        let (code, reason, why) = match ending {
-            Ending::ClientLeft => return "client_left",
-            Ending::ServerLost => (RefusalCode::TargetUnavailable, Reason::TargetDown, "server_lost"),
-            Ending::Refused(code, reason) => (code, reason, code.label()),
-        };
-        if why != "server_lost" {
-            self.shared.counters.refused(code);
-        }
-        if relay.finish_client().await.is_ok() {
-            farewell(
-                relay.client(),
-                &Refusal {
-                    code,
-                    reason,
-                    reference: session,
-                },
-            )
-            .await;
-        }
-        why
-    }
-
-    /// Returns the upstream connection if it can be proved clean, and records the end.
-    async fn close(
-        &self,
-        mut checkout: Checkout,
-        clean: bool,
-        facts: &Arc<Facts>,
-        why: &'static str,
-        transactions: u64,
-    ) {
-        let event = Event::SessionClosed { why, transactions };
-        if let Err(error) = self.shared.journal.submit(Record::new(facts.clone(), event)) {
-            tracing::error!(error = %error, "the end of a session could not be recorded");
-        }
-        if !clean {
-            return;
-        }
-        match reset::clean(&mut checkout).await {
-            Ok(slate) => checkout.give_back(slate),
-            Err(error) => {
-                tracing::warn!(error = %error, "an upstream connection was closed: it could not be reset")
-            }
-        }
-    }
-
-    /// A name that no client hits by accident.
-    fn probe_name(&self) -> String {
-        let mut bytes = [0; 8];
-        self.shared.random.fill(&mut bytes);
-        format!("gatepost_probe_{:016x}", u64::from_be_bytes(bytes))
     }
 }
 
@@ -487,15 +430,4 @@ fn logged(session: SessionId, error: &impl Refuse) -> (RefusalCode, Reason) {
     }
     tracing::warn!(%session, error = %chain, "session not opened");
     error.refusal()
-}
-
-/// When a session ends: at the end of its token or of the rule's session life, whatever is first.
-fn ends(grant: &Grant, identity: &Identity, now: SystemTime) -> (Instant, RefusalCode, Reason) {
-    let token = identity.expires_at.duration_since(now).unwrap_or_default();
-    let (left, reason) = if token <= grant.session_max() {
-        (token, Reason::IdentityExpired)
-    } else {
-        (grant.session_max(), Reason::SessionLifeOver)
-    };
-    (Instant::now() + left, RefusalCode::SessionExpired, reason)
 }

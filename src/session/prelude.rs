@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::domain::correlation::Correlation;
+use crate::domain::ids::SessionId;
 use crate::upstream::checkout::Checkout;
 use crate::wire::pg::frame;
 use crate::wire::pg::from_client::put_query;
@@ -20,6 +21,17 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 /// The answers are command tags and parameter reports.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 1024;
+/// `NAMEDATALEN` less its end: PostgreSQL cuts longer application names.
+const APPLICATION_NAME_BYTES_MAX: usize = 63;
+/// Names of settings have at most this many bytes; a record repeats no more.
+const NAME_BYTES_SHOWN: usize = 63;
+
+/// Settings that were attached to the login itself (`ALTER ROLE … SET`), one name a row. Everything
+/// in it is named with its schema: a setting may have changed the search path.
+const OWN_SETTINGS: &str = "SELECT pg_catalog.split_part(setting, '=', 1) \
+    FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS setting \
+    WHERE setrole OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_roles \
+    WHERE rolname OPERATOR(pg_catalog.=) session_user);";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreludeError {
@@ -33,30 +45,59 @@ pub(super) enum PreludeError {
     Refused { sqlstate: String },
     #[error("the server left the transaction open")]
     NotIdle,
+    /// Names only; values may hold anything.
+    #[error("the login set {settings} for itself")]
+    Tampered { settings: String },
 }
 
-/// Sets the client's application name, and its correlation id for triggers to read.
-pub(super) async fn play(
-    checkout: &mut Checkout,
-    application: Option<&str>,
-    correlation: Option<&Correlation>,
-) -> Result<(), PreludeError> {
+/// What a session has of its own.
+#[derive(Debug)]
+pub(super) struct Prelude<'a> {
+    /// What the client calls itself.
+    pub(super) application: Option<&'a str>,
+    pub(super) session: SessionId,
+    pub(super) correlation: Option<&'a Correlation>,
+}
+
+/// Names the session to the server, for its log and `pg_stat_activity`; sets the correlation id for
+/// triggers to read; and on a new connection asks whether the login has settings of its own, which
+/// would be at work by now.
+pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let mut text = String::new();
-    if let Some(name) = application {
-        text.push_str(&format!("SET application_name = {};", literal(name)));
+    if checkout.fresh() {
+        text.push_str(OWN_SETTINGS);
     }
-    if let Some(correlation) = correlation {
+    let name = application_name(prelude.application, prelude.session);
+    text.push_str(&format!("SET application_name = {};", literal(&name)));
+    if let Some(correlation) = prelude.correlation {
         text.push_str(&format!(
             "SET gatepost.correlation_id = {};",
             literal(&correlation.id)
         ));
     }
-    if text.is_empty() {
-        return Ok(());
-    }
     timeout(TIME_MAX, run(checkout, text.as_bytes()))
         .await
         .map_err(|_| PreludeError::TimedOut)?
+}
+
+/// The client's own name as far as there is room, and the session's reference.
+fn application_name(own: Option<&str>, session: SessionId) -> String {
+    let reference = session.to_string();
+    let Some(own) = own.filter(|own| !own.is_empty()) else {
+        return reference;
+    };
+    let room = APPLICATION_NAME_BYTES_MAX.saturating_sub(reference.len() + 1);
+    let end = (0..=room.min(own.len())).rfind(|end| own.is_char_boundary(*end));
+    let own = own.get(..end.unwrap_or_default()).unwrap_or_default();
+    format!("{own} {reference}")
+}
+
+/// What the server answered.
+#[derive(Default)]
+struct Heard {
+    refused: Option<String>,
+    /// Settings of the login's own.
+    settings: Vec<String>,
 }
 
 async fn run(checkout: &mut Checkout, text: &[u8]) -> Result<(), PreludeError> {
@@ -65,7 +106,7 @@ async fn run(checkout: &mut Checkout, text: &[u8]) -> Result<(), PreludeError> {
     checkout.stream().write_all(&out).await?;
     checkout.stream().flush().await?;
     let mut input = BytesMut::new();
-    let mut refused = None;
+    let mut heard = Heard::default();
     loop {
         let Decoded::Message((head, body)) = frame::whole(&input, MESSAGE_BYTES_MAX)? else {
             input.reserve(READ_BYTES);
@@ -74,22 +115,46 @@ async fn run(checkout: &mut Checkout, text: &[u8]) -> Result<(), PreludeError> {
             }
             continue;
         };
-        let message = from_server::parse(head.tag, body)?;
+        if let Some(status) = heard.message(from_server::parse(head.tag, body)?, checkout) {
+            return heard.verdict(status);
+        }
+        input.advance(head.length);
+    }
+}
+
+impl Heard {
+    /// `Some` at the end.
+    fn message(&mut self, message: FromServer<'_>, checkout: &mut Checkout) -> Option<TransactionStatus> {
         if let FromServer::ParameterStatus { name, value } = message {
             let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
             checkout.note_parameter(&name, &value);
         } else if let FromServer::ErrorResponse(fields) = message {
             let sqlstate = fields.get(b'C').map(String::from_utf8_lossy);
-            refused = Some(sqlstate.unwrap_or_default().into_owned());
+            self.refused = Some(sqlstate.unwrap_or_default().into_owned());
+        } else if let FromServer::DataRow(row) = message {
+            self.settings.extend(row.column(0).flatten().map(shown));
         } else if let FromServer::ReadyForQuery(status) = message {
-            return match (refused, status) {
-                (Some(sqlstate), _) => Err(PreludeError::Refused { sqlstate }),
-                (None, TransactionStatus::Idle) => Ok(()),
-                (None, TransactionStatus::InBlock | TransactionStatus::Failed) => Err(PreludeError::NotIdle),
-            };
+            return Some(status);
         }
-        input.advance(head.length);
+        None
     }
+
+    fn verdict(self, status: TransactionStatus) -> Result<(), PreludeError> {
+        match (self.refused, status) {
+            (Some(sqlstate), _) => Err(PreludeError::Refused { sqlstate }),
+            (None, TransactionStatus::InBlock | TransactionStatus::Failed) => Err(PreludeError::NotIdle),
+            (None, TransactionStatus::Idle) if self.settings.is_empty() => Ok(()),
+            (None, TransactionStatus::Idle) => Err(PreludeError::Tampered {
+                settings: self.settings.join(", "),
+            }),
+        }
+    }
+}
+
+/// The name of a setting, which whoever made it could choose within a name's bounds.
+fn shown(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name.get(..NAME_BYTES_SHOWN).unwrap_or(name));
+    name.escape_debug().to_string()
 }
 
 /// A string constant that reads the same whatever `standard_conforming_strings` says.
@@ -109,6 +174,34 @@ fn literal(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::clock::Random;
+
+    #[derive(Debug)]
+    struct Ones;
+
+    impl Random for Ones {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(0x11);
+        }
+    }
+
+    #[test]
+    fn the_server_is_told_both_names_and_never_more_than_it_keeps() {
+        let session = SessionId::random(&Ones);
+        assert_eq!(application_name(None, session), "s-11111111111111111111");
+        assert_eq!(
+            application_name(Some("billing"), session),
+            "billing s-11111111111111111111"
+        );
+        for long in ["x".repeat(100), "é".repeat(50)] {
+            let name = application_name(Some(&long), session);
+            assert!(
+                name.len() <= 63 && name.ends_with(" s-11111111111111111111"),
+                "{name}"
+            );
+            assert!(name.len() >= 62);
+        }
+    }
 
     #[test]
     fn literals_cannot_be_left() {

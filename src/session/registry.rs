@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use tokio::sync::mpsc;
 
+use crate::audit::record::Facts;
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
-use crate::domain::ids::RuleName;
+use crate::domain::ids::{RuleName, SessionId};
+use crate::session::roster::{Place, Roster, SessionView};
 
 /// Tries at finding a process number that no live session has; with 2^31 numbers the first is free.
 const PROCESS_TRIES: usize = 64;
@@ -26,8 +29,12 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     cancels: DashMap<i32, CancelEntry>,
-    seats: DashMap<(RuleName, IdentityKey), Arc<AtomicU32>>,
+    seats: DashMap<Row, Arc<AtomicU32>>,
+    roster: Arc<Roster>,
 }
+
+/// Where seats are counted together: a rule and one identity, or a rule and everybody.
+type Row = (RuleName, Option<IdentityKey>);
 
 struct CancelEntry {
     key: Vec<u8>,
@@ -53,7 +60,7 @@ pub(super) struct CancelDesk {
 #[derive(Debug)]
 pub(super) struct Seat {
     registry: Registry,
-    place: (RuleName, IdentityKey),
+    row: Row,
     counter: Arc<AtomicU32>,
 }
 
@@ -94,15 +101,15 @@ impl Registry {
         }
     }
 
-    /// Takes a seat under a rule, if its limit leaves one for this identity.
+    /// Takes a seat under a rule, if its limit leaves one for this identity, or for anybody.
     pub(super) fn take_seat(
         &self,
         rule: &RuleName,
-        identity: &IdentityKey,
+        identity: Option<&IdentityKey>,
         limit: Option<u32>,
     ) -> Result<Seat, u32> {
-        let place = (rule.clone(), identity.clone());
-        let counter = self.inner.seats.entry(place.clone()).or_default().clone();
+        let row = (rule.clone(), identity.cloned());
+        let counter = self.inner.seats.entry(row.clone()).or_default().clone();
         let limit = limit.unwrap_or(u32::MAX);
         let taken = counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
             (count < limit).then_some(count + 1)
@@ -110,20 +117,36 @@ impl Registry {
         match taken {
             Ok(_) => Ok(Seat {
                 registry: self.clone(),
-                place,
+                row,
                 counter,
             }),
             Err(_) => Err(limit),
         }
     }
 
-    /// Sessions that passed the policy.
-    pub fn sessions(&self) -> u32 {
-        self.inner
-            .seats
-            .iter()
-            .map(|entry| entry.value().load(Ordering::Relaxed))
-            .sum()
+    /// Puts a session on the roster; it is struck out when the result is dropped.
+    pub(super) fn enter(&self, session: SessionId, facts: Arc<Facts>, now: SystemTime) -> Place {
+        self.inner.roster.enter(session, facts, now)
+    }
+
+    /// Sessions whose token was verified, oldest first.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.inner.roster.view()
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.inner.roster.len()
+    }
+
+    /// Ends the session of this reference within [`REVOKED_GRACE`](super::snapshot::REVOKED_GRACE).
+    /// `false`: there is none.
+    pub fn kill(&self, reference: &str) -> bool {
+        self.inner.roster.kill(reference)
+    }
+
+    /// Makes every session look at the snapshot and at what else may have happened.
+    pub fn ring_all(&self) {
+        self.inner.roster.ring_all();
     }
 }
 
@@ -146,7 +169,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.counter.fetch_sub(1, Ordering::SeqCst);
         // The entry goes when nobody counts in it; a newcomer holds the counter under the same lock.
-        self.registry.inner.seats.remove_if(&self.place, |_, counter| {
+        self.registry.inner.seats.remove_if(&self.row, |_, counter| {
             counter.load(Ordering::SeqCst) == 0 && Arc::strong_count(counter) <= 2
         });
     }
@@ -180,14 +203,18 @@ mod tests {
         let registry = Registry::default();
         let (rule, identity) = key();
         let seats: Vec<_> = (0..2)
-            .map(|_| registry.take_seat(&rule, &identity, Some(2)).unwrap())
+            .map(|_| registry.take_seat(&rule, Some(&identity), Some(2)).unwrap())
             .collect();
-        assert_eq!(registry.take_seat(&rule, &identity, Some(2)).unwrap_err(), 2);
-        assert_eq!(registry.sessions(), 2);
-        drop(seats);
-        assert_eq!(registry.sessions(), 0);
+        assert_eq!(
+            registry.take_seat(&rule, Some(&identity), Some(2)).unwrap_err(),
+            2
+        );
+        // The rule's own row is another.
+        let of_rule = registry.take_seat(&rule, None, Some(1)).unwrap();
+        assert_eq!(registry.take_seat(&rule, None, Some(1)).unwrap_err(), 1);
+        drop((seats, of_rule));
         assert!(registry.inner.seats.is_empty());
-        assert!(registry.take_seat(&rule, &identity, Some(1)).is_ok());
+        assert!(registry.take_seat(&rule, Some(&identity), Some(1)).is_ok());
     }
 
     #[test]

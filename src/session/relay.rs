@@ -5,19 +5,24 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use crate::audit::journal::Journal;
 use crate::domain::clock::Clock;
+use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, RefusalCode};
+use crate::session::alarms::{Alarm, Alarms};
 use crate::session::conversation::{Conversation, Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
+use crate::session::roster::Place;
+use crate::session::snapshot::{Notice, REVOKED_GRACE, Standing, Terms};
 use crate::tls::Stream;
 use crate::upstream::checkout::Checkout;
 
@@ -41,12 +46,14 @@ pub(super) struct Surroundings<'a> {
     pub(super) journal: &'a Journal,
     pub(super) clock: &'a dyn Clock,
     pub(super) cancels: &'a mut mpsc::Receiver<()>,
-    /// Turns true when gatepost shuts down.
+    pub(super) session: SessionId,
+    /// True once gatepost shuts down; the bell says when to look.
     pub(super) stopping: watch::Receiver<bool>,
-    /// When the session has to end, and why.
-    pub(super) ends: (Instant, RefusalCode, Reason),
-    /// How long after that an open transaction may still finish.
-    pub(super) grace: std::time::Duration,
+    pub(super) place: &'a Place,
+    pub(super) standing: &'a mut Standing,
+    pub(super) terms: Terms,
+    /// How long a commit that is under way is waited for when its client is gone.
+    pub(super) grace: Duration,
 }
 
 /// One session's relay.
@@ -66,38 +73,13 @@ pub(super) struct Relay<'a> {
     server_unflushed: bool,
 }
 
-/// What ends a session from outside; made once, so that a turn of the relay only looks at it.
-struct Alarms {
-    /// The session's end, then the end of its grace.
-    end: Pin<Box<Sleep>>,
-    /// Gatepost shuts down. Not polled again once it has come.
-    stop: Pin<Box<dyn Future<Output = ()>>>,
-}
-
-impl Alarms {
-    fn new(around: &Surroundings<'_>) -> Self {
-        let mut stopping = around.stopping.clone();
-        let stop = async move {
-            if stopping.wait_for(|stop| *stop).await.is_err() {
-                // Nobody is left who could stop anything.
-                std::future::pending::<()>().await;
-            }
-        };
-        Self {
-            end: Box::pin(sleep_until(around.ends.0)),
-            stop: Box::pin(stop),
-        }
-    }
-}
-
 /// What woke the relay.
 enum Event {
     Moved,
     ClientClosed,
     ServerClosed,
     Cancel,
-    Stopping,
-    TimeOver,
+    Alarm(Alarm),
 }
 
 impl<'a> Relay<'a> {
@@ -125,34 +107,37 @@ impl<'a> Relay<'a> {
 
     /// Runs until one side leaves or the session has to end.
     pub(super) async fn run(&mut self, conversation: &mut Conversation) -> Ending {
-        let mut alarms = Alarms::new(&self.around);
-        let mut over: Option<(RefusalCode, Reason)> = None;
+        let mut alarms = Alarms::new(
+            self.around.terms.limits.clone(),
+            self.instant(self.around.terms.ends_at),
+            self.around.place,
+        );
+        let mut over: Option<Over> = None;
+        // What happened while the session was let in.
+        self.look_up(&mut alarms, &mut over);
         loop {
             match self.judge(conversation).await {
                 Ok(None) => {}
                 Ok(Some(ending)) => return ending,
-                Err(fault) => return refused(&fault),
+                Err(fault) => return refused(self.around.session, &fault),
             }
-            if let Some((code, reason)) = over.take_if(|_| conversation.is_at_rest()) {
-                return Ending::Refused(code, reason);
+            if let Some(over) = over.take_if(|_| conversation.is_at_rest()) {
+                return over.ending();
             }
-            match self.event(&mut alarms, over.is_none()).await {
+            self.note_activity(conversation, &mut alarms);
+            match self.event(&mut alarms).await {
                 Ok(Event::Moved) => {}
                 Ok(Event::ClientClosed) => return self.drain_server(conversation).await,
                 Ok(Event::ServerClosed) => return Ending::ServerLost,
                 Ok(Event::Cancel) => self.cancel(conversation),
-                Ok(Event::Stopping) => over = Some((RefusalCode::SessionExpired, Reason::ShuttingDown)),
-                Ok(Event::TimeOver) => match over.take() {
-                    // The grace is over as well.
-                    Some((code, reason)) => return Ending::Refused(code, reason),
-                    None => {
-                        let (_, code, reason) = self.around.ends.clone();
-                        over = Some((code, reason));
-                        alarms.end.as_mut().reset(Instant::now() + self.around.grace);
+                Ok(Event::Alarm(alarm)) => {
+                    if let Some(ending) = self.alarmed(alarm, conversation, &mut alarms, &mut over) {
+                        return ending;
                     }
-                },
+                }
                 Err((side, error)) => {
-                    tracing::debug!(error = %error, side = ?side, "a connection broke");
+                    let session = self.around.session;
+                    tracing::debug!(%session, error = %error, side = ?side, "a connection broke");
                     return match side {
                         Side::Client => self.drain_server(conversation).await,
                         Side::Server => Ending::ServerLost,
@@ -160,6 +145,82 @@ impl<'a> Relay<'a> {
                 }
             }
         }
+    }
+
+    /// `Some`: the session ends now.
+    fn alarmed(
+        &mut self,
+        alarm: Alarm,
+        conversation: &mut Conversation,
+        alarms: &mut Alarms,
+        over: &mut Option<Over>,
+    ) -> Option<Ending> {
+        match alarm {
+            Alarm::Bell => self.look_up(alarms, over),
+            Alarm::End => match over.take() {
+                // The grace is over as well.
+                Some(over) => return Some(over.ending()),
+                None => announce(self.around.terms.notice.clone(), alarms, over),
+            },
+            Alarm::StatementTimeout(limit) => {
+                conversation.timed_out(limit);
+                self.cancel(conversation);
+            }
+            Alarm::CancelIgnored(limit) => {
+                let reason = Reason::StatementTimeout { limit };
+                return Some(Ending::Refused(RefusalCode::StatementTimeout, reason));
+            }
+            Alarm::IdleInTransaction(limit) => {
+                let reason = Reason::IdleInTransaction { limit };
+                return Some(Ending::Refused(RefusalCode::IdleInTransaction, reason));
+            }
+            Alarm::Idle(limit) => {
+                let reason = Reason::IdleSession { limit };
+                return Some(Ending::Refused(RefusalCode::IdleSession, reason));
+            }
+        }
+        None
+    }
+
+    /// Somebody rang: a new snapshot, an operator, the end of the process.
+    fn look_up(&mut self, alarms: &mut Alarms, over: &mut Option<Over>) {
+        if self.around.place.is_killed() {
+            let notice = Notice::expired(Reason::EndedByOperator, REVOKED_GRACE);
+            announce(notice, alarms, over);
+        }
+        if *self.around.stopping.borrow() {
+            let notice = Notice::expired(Reason::ShuttingDown, self.around.grace);
+            announce(notice, alarms, over);
+        }
+        // An error says that nobody is left who could change anything.
+        if self.around.standing.snapshots.has_changed().unwrap_or(false) {
+            match self.around.standing.judge(self.around.clock.now()) {
+                Ok(terms) => {
+                    alarms.set_limits(terms.limits.clone());
+                    if over.is_none() {
+                        alarms.set_end(self.instant(terms.ends_at));
+                    }
+                    self.around.terms = terms;
+                }
+                Err(notice) => announce(notice, alarms, over),
+            }
+        }
+    }
+
+    /// What the rule's timers and the operators' list go by.
+    fn note_activity(&mut self, conversation: &Conversation, alarms: &mut Alarms) {
+        let activity = conversation.activity();
+        if alarms.note(activity) {
+            self.around
+                .place
+                .is_doing(activity.doing(), conversation.transactions());
+        }
+    }
+
+    /// A time on the wall as one on the timers' clock.
+    fn instant(&self, at: SystemTime) -> Instant {
+        let left = at.duration_since(self.around.clock.now()).unwrap_or_default();
+        Instant::now() + left
     }
 
     /// Judges both directions until neither can go on without more bytes.
@@ -214,7 +275,7 @@ impl<'a> Relay<'a> {
             Demand::Intent(record) => match self.around.journal.append(record).await {
                 Ok(_receipt) => conversation.intent_written(&mut self.to_server),
                 Err(error) => {
-                    tracing::error!(error = %error, "an intent could not be written; the work is refused");
+                    tracing::error!(session = %self.around.session, error = %error, "an intent could not be written; the work is refused");
                     conversation.intent_failed(Reason::JournalFailed, &mut self.to_server);
                 }
             },
@@ -222,7 +283,7 @@ impl<'a> Relay<'a> {
                 Ok(_receipt) => conversation.outcome_written(),
                 Err(error) => {
                     // Without its record the commit must not be acknowledged; its intent is on disk.
-                    tracing::error!(error = %error, "an outcome could not be written; the session ends");
+                    tracing::error!(session = %self.around.session, error = %error, "an outcome could not be written; the session ends");
                     return Some(Some(Ending::Refused(
                         RefusalCode::AuditUnavailable,
                         Reason::JournalFailed,
@@ -237,7 +298,7 @@ impl<'a> Relay<'a> {
     fn submit(&self, conversation: &mut Conversation) {
         for record in conversation.take_records() {
             if let Err(error) = self.around.journal.submit(record) {
-                tracing::error!(error = %error, "an outcome could not be recorded");
+                tracing::error!(session = %self.around.session, error = %error, "an outcome could not be recorded");
             }
         }
     }
@@ -249,9 +310,10 @@ impl<'a> Relay<'a> {
             return;
         }
         let canceller = self.upstream.canceller();
+        let session = self.around.session;
         self.cancelling = Some(tokio::task::spawn_local(async move {
             if let Err(error) = canceller.cancel().await {
-                tracing::warn!(error = %error, "a cancel request could not be delivered");
+                tracing::warn!(%session, error = %error, "a cancel request could not be delivered");
             }
         }));
     }
@@ -285,7 +347,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Waits for the next thing to happen, moving bytes meanwhile.
-    async fn event(&mut self, alarms: &mut Alarms, may_stop: bool) -> Result<Event, (Side, io::Error)> {
+    async fn event(&mut self, alarms: &mut Alarms) -> Result<Event, (Side, io::Error)> {
         poll_fn(|turn| {
             if let Poll::Ready(event) = self.poll_move(turn) {
                 return Poll::Ready(event);
@@ -293,13 +355,9 @@ impl<'a> Relay<'a> {
             if let Poll::Ready(Some(())) = self.around.cancels.poll_recv(turn) {
                 return Poll::Ready(Ok(Event::Cancel));
             }
-            if alarms.end.as_mut().poll(turn).is_ready() {
-                return Poll::Ready(Ok(Event::TimeOver));
-            }
-            if may_stop && alarms.stop.as_mut().poll(turn).is_ready() {
-                return Poll::Ready(Ok(Event::Stopping));
-            }
-            Poll::Pending
+            alarms
+                .poll(self.around.place, turn)
+                .map(|alarm| Ok(Event::Alarm(alarm)))
         })
         .await
     }
@@ -354,15 +412,27 @@ impl<'a> Relay<'a> {
         }
     }
 
-    pub(super) const fn client(&mut self) -> &mut Stream {
-        self.client
+    /// What was judged for the client and is not written yet, for a farewell behind it.
+    pub(super) fn into_outbound(self) -> Outbound {
+        Outbound {
+            lane: self.to_client,
+            unflushed: self.client_unflushed,
+        }
     }
+}
 
-    /// Writes out what was judged for the client, for a farewell behind it.
-    pub(super) async fn finish_client(&mut self) -> io::Result<()> {
+/// Bytes that a client is still to get.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    lane: Lane,
+    unflushed: bool,
+}
+
+impl Outbound {
+    pub(super) async fn write_to(&mut self, client: &mut Stream) -> io::Result<()> {
         poll_fn(|turn| {
-            while self.to_client.has_output() || self.client_unflushed {
-                if !poll_write(self.client, &mut self.to_client, &mut self.client_unflushed, turn)? {
+            while self.lane.has_output() || self.unflushed {
+                if !poll_write(client, &mut self.lane, &mut self.unflushed, turn)? {
                     return Poll::Pending;
                 }
             }
@@ -439,8 +509,30 @@ fn poll_write(
     Ok(moved)
 }
 
-fn refused(fault: &Fault) -> Ending {
-    tracing::warn!(error = %fault, "a session ends because somebody broke the protocol");
+/// A session that ends at the next boundary of a transaction, or when its grace is over.
+#[derive(Debug)]
+struct Over {
+    notice: Notice,
+    until: Instant,
+}
+
+impl Over {
+    fn ending(self) -> Ending {
+        Ending::Refused(self.notice.code, self.notice.reason)
+    }
+}
+
+/// The session is to end. Of several reasons the one that leaves the least time counts.
+fn announce(notice: Notice, alarms: &mut Alarms, over: &mut Option<Over>) {
+    let until = Instant::now() + notice.grace;
+    if over.as_ref().is_none_or(|over| until < over.until) {
+        alarms.set_end(until);
+        *over = Some(Over { notice, until });
+    }
+}
+
+fn refused(session: SessionId, fault: &Fault) -> Ending {
+    tracing::warn!(%session, error = %fault, "a session ends because somebody broke the protocol");
     match fault {
         Fault::Client(_) => Ending::Refused(
             RefusalCode::ProtocolViolation,

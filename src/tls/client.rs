@@ -39,6 +39,8 @@ pub struct ClientSettings {
 pub struct ClientTls {
     mode: Mode,
     config: Option<Arc<ClientConfig>>,
+    /// What is public of the files that it was made of.
+    public: Arc<[u8]>,
 }
 
 impl ClientTls {
@@ -48,6 +50,7 @@ impl ClientTls {
                 return Ok(Self {
                     mode: settings.mode,
                     config: None,
+                    public: Arc::default(),
                 });
             }
             Mode::Require => Arc::new(AnyName {
@@ -66,7 +69,13 @@ impl ClientTls {
         Ok(Self {
             mode: settings.mode,
             config: Some(Arc::new(config)),
+            public: public(settings)?,
         })
+    }
+
+    /// Made of the same authorities and the same certificate? A new key comes with a new certificate.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.mode == other.mode && self.public == other.public
     }
 
     pub const fn mode(&self) -> Mode {
@@ -88,6 +97,19 @@ impl ClientTls {
     pub fn rustls_config(&self) -> Option<Arc<ClientConfig>> {
         self.config.clone()
     }
+}
+
+fn public(settings: &ClientSettings) -> Result<Arc<[u8]>, TlsError> {
+    let certificate = settings.client.as_ref().map(|(file, _)| file.as_path());
+    let mut bytes = Vec::new();
+    for file in [settings.ca.as_deref(), certificate].into_iter().flatten() {
+        for certificate in pem::certificates(file)? {
+            bytes.extend_from_slice(&certificate);
+        }
+        // Moving a certificate from one file to the other is a change.
+        bytes.push(0);
+    }
+    Ok(Arc::from(bytes))
 }
 
 /// For identity providers: chain and name are always checked.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
@@ -33,17 +34,25 @@ pub enum Door {
 pub struct ServerTls {
     postgres: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl ServerTls {
     pub fn load(settings: &ServerSettings, now: SystemTime) -> Result<Self, TlsError> {
         let certified = pem::certified_key(&settings.certificate, &settings.private_key)?;
         pem::check_times(&settings.certificate, &certified.cert, now)?;
+        let chain = Arc::from(certified.cert.as_slice());
         let certificate: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
         Ok(Self {
             postgres: Arc::new(config(certificate.clone(), ALPN_POSTGRESQL)?),
             http: Arc::new(config(certificate, b"http/1.1")?),
+            chain,
         })
+    }
+
+    /// The same certificates? A new key comes with a new certificate.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain
     }
 
     /// The caller sets the time limit, because it also covers the bytes before TLS.

@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod dial;
 pub mod pool;
 pub mod reset;
+pub mod route;
 
 pub use budget::Budget;
 pub use cancel::Canceller;
@@ -18,3 +19,4 @@ pub use checkout::Checkout;
 pub use dial::{DialError, TargetAddress};
 pub use pool::{CheckoutError, Pool, PoolKey, PoolStats, Settings};
 pub use reset::{CleanSlate, ResetError};
+pub use route::Route;

@@ -21,7 +21,8 @@ use crate::upstream::book::{Book, IdleMark, Number};
 use crate::upstream::budget::{Budget, BudgetStats, Errand, Member, Place, PlaceId, Settled, Slot, Taken};
 use crate::upstream::cancel::{Canceller, Cancels};
 use crate::upstream::checkout::{Checkout, Connection};
-use crate::upstream::dial::{DialError, TargetAddress, dial};
+use crate::upstream::dial::{DialError, dial};
+use crate::upstream::route::Route;
 use crate::wire::pg::from_client::put_terminate;
 
 /// A connection that was idle for less than this was read from just now, so a look at what already
@@ -71,7 +72,7 @@ pub enum CheckoutError {
 /// See the module. Lives on one thread, in a `LocalSet`.
 #[derive(Debug)]
 pub struct Pool {
-    address: Arc<TargetAddress>,
+    route: Route,
     settings: Settings,
     random: Arc<dyn Random>,
     member: Member,
@@ -105,7 +106,7 @@ struct Queued<'a> {
 impl Pool {
     /// Must be called inside a `LocalSet`: the janitor is one of its tasks.
     pub fn new(
-        address: Arc<TargetAddress>,
+        route: impl Into<Route>,
         settings: Settings,
         budget: &Arc<Budget>,
         random: Arc<dyn Random>,
@@ -113,7 +114,7 @@ impl Pool {
         let (member, errands) = budget.join();
         let pool = Rc::new(Self {
             book: RefCell::new(Book::new(settings.idle_timeout)),
-            address,
+            route: route.into(),
             settings,
             random,
             member,
@@ -182,7 +183,12 @@ impl Pool {
     }
 
     pub(super) fn canceller(&self, whom: (i32, &[u8]), cancels: &Arc<Cancels>) -> Canceller {
-        Canceller::new(&self.address, self.settings.connect_timeout, whom, cancels)
+        Canceller::new(
+            &self.route.current(),
+            self.settings.connect_timeout,
+            whom,
+            cancels,
+        )
     }
 
     /// A borrowed connection was closed.
@@ -280,7 +286,13 @@ impl Pool {
         slot: Slot,
         password: &Secret<String>,
     ) -> Result<Checkout, CheckoutError> {
-        let dialed = dial(&self.address, &key, password, self.settings.connect_timeout).await?;
+        let dialed = dial(
+            &self.route.current(),
+            &key,
+            password,
+            self.settings.connect_timeout,
+        )
+        .await?;
         self.opened.set(self.opened.get() + 1);
         let ends = Instant::now() + self.lifetime();
         let number = self.book.borrow_mut().open(Rc::clone(&key), ends);

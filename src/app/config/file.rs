@@ -70,7 +70,8 @@ section! {
         threads: Option<Written<u32>>,
         /// What the process writes to standard error.
         log: Option<Log>,
-    } later [("session", NOT_ENFORCED), ("guardrails", NOT_ENFORCED)]
+        session: Option<Session>,
+    } later [("guardrails", NOT_ENFORCED)]
 }
 
 section! {
@@ -243,6 +244,14 @@ choice! {
         Batched = "batched",
         /// Left to the operating system.
         Os = "os",
+    } later []
+}
+
+section! {
+    /// How sessions end.
+    Session {
+        /// How long a transaction that is open when its token or session ends may still commit. Default: 30s.
+        expiry_grace: Option<Written<String>>,
     } later []
 }
 

@@ -21,6 +21,8 @@ const MAX_CONNECTIONS_DEFAULT: u32 = 20;
 const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Long enough for a worker that polls, short enough to give connections back after a peak.
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+/// Long enough for a transaction that is under way, short enough that an end is an end.
+const EXPIRY_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 /// A timeout above a day is a typing mistake.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// More threads than this help no machine that gatepost was measured on.
@@ -47,6 +49,11 @@ pub(super) fn settings(
     let policies = resolver.policies(&written.policies);
     let audit = resolver.audit(&written.audit);
     let threads = resolver.threads(written.threads.as_ref());
+    let grace = written
+        .session
+        .as_ref()
+        .and_then(|session| session.expiry_grace.as_ref());
+    let expiry_grace = resolver.duration(grace, EXPIRY_GRACE_DEFAULT);
     Some(Settings {
         installation: Installation::new(installation?),
         replica: ReplicaName::new(replica?),
@@ -58,6 +65,8 @@ pub(super) fn settings(
         policies: policies?,
         audit: audit?,
         threads: threads?,
+        expiry_grace: expiry_grace?,
+        files: Vec::new(),
         log: log(written.log.as_ref()),
     })
 }

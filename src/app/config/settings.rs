@@ -1,5 +1,6 @@
 //! `gatepost.yaml` as meant: checked, defaults filled in, paths and secrets resolved.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,14 @@ pub struct Settings {
     pub policies: Vec<PathBuf>,
     pub audit: Audit,
     pub threads: usize,
+    /// How long a transaction that is open when its session ends may still commit.
+    pub expiry_grace: Duration,
     pub log: Log,
+    /// The configuration file and the files of its secrets: what was read to make this.
+    pub files: Vec<PathBuf>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresDoor {
     pub address: SocketAddr,
     pub allow_plaintext: bool,
@@ -41,7 +46,7 @@ pub struct ServerTls {
     pub private_key: Secret<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     pub name: ProviderName,
     pub kind: ProviderKind,
@@ -77,7 +82,7 @@ pub struct TargetTls {
     pub client: Option<(PathBuf, Secret<Vec<u8>>)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     pub max_connections: u32,
     pub queue_timeout: Duration,
@@ -91,7 +96,7 @@ pub struct Audit {
     pub signing_key: Secret<Vec<u8>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     pub format: LogFormat,
     pub level: LogLevel,
@@ -144,6 +149,23 @@ fn default_replica() -> String {
 impl Settings {
     /// Reads and checks the file. Every mistake that can be found is in the error.
     pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Self, Vec<Mistake>> {
+        let files = RefCell::new(Vec::new());
+        let noting = |path: &Path| {
+            files.borrow_mut().push(path.to_owned());
+            (environment.read_file)(path)
+        };
+        let noted = Environment {
+            variable: environment.variable,
+            read_file: &noting,
+            default_replica: environment.default_replica.clone(),
+            cores: environment.cores,
+        };
+        let mut settings = Self::read(path, &noted)?;
+        settings.files = files.take();
+        Ok(settings)
+    }
+
+    fn read(path: &Path, environment: &Environment<'_>) -> Result<Self, Vec<Mistake>> {
         let bytes = (environment.read_file)(path).map_err(|error| {
             let shown = path.display();
             vec![Mistake::general(format!("cannot read {shown}: {error}"))]

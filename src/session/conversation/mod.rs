@@ -23,11 +23,12 @@ mod simple;
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::audit::record::{Outcome, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
+use crate::session::alarms::Activity;
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
 use crate::session::postgres::refusal::put_refusal;
@@ -136,6 +137,10 @@ pub(super) struct Conversation {
     cleared: bool,
     /// What the poison's error is replaced by.
     refusal: Option<Reason>,
+    /// What the error of a cancelled statement is replaced by.
+    timed_out: Option<Duration>,
+    /// Replies to statements of the client so far.
+    replied: u64,
     from_client: Passing,
     from_server: Passing,
     backslash_escapes: bool,
@@ -162,6 +167,8 @@ impl Conversation {
             group: Group::default(),
             cleared: false,
             refusal: None,
+            timed_out: None,
+            replied: 0,
             from_client: Passing::Forward(0),
             from_server: Passing::Forward(0),
             backslash_escapes: false,
@@ -198,6 +205,22 @@ impl Conversation {
     /// Was something sent that commits, and not answered yet?
     pub(super) const fn is_committing(&self) -> bool {
         self.group.commit_sent
+    }
+
+    /// What the session's timers go by.
+    pub(super) fn activity(&self) -> Activity {
+        if self.phase != Phase::Open || !self.turn.is_settled() {
+            Activity::Running(self.replied)
+        } else if self.turn.status() == TransactionStatus::Idle {
+            Activity::Idle
+        } else {
+            Activity::IdleInTransaction
+        }
+    }
+
+    /// The statement that runs was cancelled for its time; its error will say so.
+    pub(super) fn timed_out(&mut self, limit: Duration) {
+        self.timed_out = Some(limit);
     }
 
     pub(super) const fn transactions(&self) -> u64 {
@@ -297,6 +320,10 @@ impl Conversation {
         } else {
             RefusalCode::NotPermitted
         };
+        self.put_error(code, reason, to_client);
+    }
+
+    fn put_error(&mut self, code: RefusalCode, reason: Reason, to_client: &mut Lane) {
         let refusal = Refusal {
             code,
             reason,

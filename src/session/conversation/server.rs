@@ -3,9 +3,11 @@
 use std::time::SystemTime;
 
 use crate::audit::record::Outcome;
+use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::lane::Lane;
 use crate::sql::Kind;
 use crate::wire::Decoded;
+use crate::wire::pg::error_response::sqlstate;
 use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
 use crate::wire::pg::from_server::{self, FromServer, TransactionStatus, tag};
 use crate::wire::pg::turn::{Owner, Reply, Sent};
@@ -128,6 +130,7 @@ impl Conversation {
                     .get(HEAD_BYTES..head.length)
                     .unwrap_or_default();
                 let body = body.strip_suffix(b"\0").unwrap_or(body);
+                self.replied += 1;
                 self.completed(body, now);
             }
             // An empty Query put nothing on record; an empty Execute did.
@@ -243,6 +246,8 @@ impl Conversation {
         self.expected = status;
         self.group = Group::default();
         self.script = None;
+        // A cancel that came too late hit nothing.
+        self.timed_out = None;
         // A probe group may still be on its way behind the client's.
         self.phase = if self.turn.is_settled() {
             Phase::Open
@@ -300,15 +305,23 @@ impl Conversation {
             self.pass(head, to_client, false);
             return Ok(None);
         }
+        let cancelled = matches!(&parsed, FromServer::ErrorResponse(fields)
+            if fields.get(b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()));
+        let timed_out = self.timed_out.take_if(|_| cancelled && !fatal);
         if owner == Owner::Poison && !fatal {
             self.pass(head, to_client, false);
             self.put_own_refusal(to_client);
+        } else if let Some(limit) = timed_out {
+            self.pass(head, to_client, false);
+            let reason = Reason::StatementTimeout { limit };
+            self.put_error(RefusalCode::StatementTimeout, reason, to_client);
         } else {
             self.pass(head, to_client, true);
         }
         if matches!(owner, Owner::Probe | Owner::Ours) {
             self.probe.distrust();
         }
+        self.replied += 1;
         self.statements.failed();
         self.ledger.failed();
         self.group.failed = true;

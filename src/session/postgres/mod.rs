@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::session::front::{Front, Opening, Presented, WelcomePermit};
 use crate::session::registry::CancelDesk;
+use crate::session::relay::Outbound;
 use crate::session::startup;
 use crate::tls::{Door, ServerTls, Stream, TlsError};
 use crate::upstream::checkout::Checkout;
@@ -218,10 +219,33 @@ impl Front for PostgresFront {
         }
     }
 
-    async fn welcome(&mut self, _: WelcomePermit, upstream: &Checkout, desk: &CancelDesk) -> io::Result<()> {
+    async fn gone(&mut self) {
+        // A client has nothing to say before its welcome; one that talks on is heard later.
+        while self.input.len() < READ_BYTES {
+            if self.read_more().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn welcome(
+        &mut self,
+        _: WelcomePermit,
+        application: Option<&str>,
+        upstream: &Checkout,
+        desk: &CancelDesk,
+    ) -> io::Result<()> {
         let mut out = Vec::new();
         from_server::put_authentication_ok(&mut out);
         for (name, value) in upstream.parameters() {
+            // The server knows the session's reference beside it.
+            let own = name == "application_name";
+            let value = if own {
+                application.unwrap_or_default()
+            } else {
+                value
+            };
             from_server::put_parameter_status(&mut out, name.as_bytes(), value.as_bytes());
         }
         from_server::put_backend_key_data(&mut out, desk.process, &desk.key);
@@ -238,8 +262,16 @@ impl Front for PostgresFront {
     }
 }
 
+/// Gives a client what it was still to get and tells it why it ends, for as long as it reads.
+pub(super) async fn take_leave(mut client: Stream, mut outbound: Outbound, refusal: Refusal) {
+    let written = timeout(FAREWELL_TIME_MAX, outbound.write_to(&mut client)).await;
+    if matches!(written, Ok(Ok(()))) {
+        farewell(&mut client, &refusal).await;
+    }
+}
+
 /// Tells a client why its connection ends, and closes it. Errors no longer matter.
-pub(super) async fn farewell(stream: &mut Stream, refusal: &Refusal) {
+async fn farewell(stream: &mut Stream, refusal: &Refusal) {
     let mut out = Vec::new();
     put_refusal(&mut out, Severity::Fatal, refusal);
     let told = async {

@@ -1,0 +1,58 @@
+//! What a reload cannot change: doors, targets and folders are taken once, at the start.
+
+use crate::app::config::settings::{Settings, Target};
+use crate::domain::Mistake;
+
+/// A mistake for every key that differs and would need a restart.
+pub(super) fn frozen(old: &Settings, new: &Settings) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut check = |same: bool, key: &str| {
+        if !same {
+            let message =
+                format!("{key} cannot change while gatepost runs; restart it, or put the old value back");
+            mistakes.push(Mistake::general(message));
+        }
+    };
+    check(old.installation == new.installation, "installation");
+    check(old.replica == new.replica, "replica");
+    check(old.postgres == new.postgres, "listen.postgres");
+    check(old.metrics == new.metrics, "listen.metrics");
+    check(
+        old.tls.is_some() == new.tls.is_some(),
+        "tls (whether there is one)",
+    );
+    check(old.audit.directory == new.audit.directory, "audit.directory");
+    check(old.audit.durability == new.audit.durability, "audit.durability");
+    check(
+        old.audit.signing_key.expose() == new.audit.signing_key.expose(),
+        "audit.signing_key",
+    );
+    check(old.threads == new.threads, "threads");
+    check(old.log == new.log, "log");
+    let names = |settings: &Settings| -> Vec<_> {
+        settings
+            .targets
+            .iter()
+            .map(|target| target.name.clone())
+            .collect()
+    };
+    if names(old) == names(new) {
+        for (before, after) in old.targets.iter().zip(&new.targets) {
+            check(is_same(before, after), &format!("targets.{}", after.name));
+        }
+    } else {
+        check(false, "targets (which there are)");
+    }
+    mistakes
+}
+
+/// All but the secrets, the authorities and the certificates.
+fn is_same(old: &Target, new: &Target) -> bool {
+    old.engine == new.engine
+        && old.host == new.host
+        && old.port == new.port
+        && old.databases == new.databases
+        && old.broker_user == new.broker_user
+        && old.pool == new.pool
+        && old.tls.mode == new.tls.mode
+}

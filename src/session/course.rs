@@ -1,0 +1,175 @@
+//! The course of a session that was let in: welcome, relay, and what is left to do behind them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::audit::record::{Event, Facts, Record};
+use crate::domain::ids::SessionId;
+use crate::domain::refusal::{Reason, Refusal, RefusalCode};
+use crate::session::conversation::Conversation;
+use crate::session::front::Front;
+use crate::session::ledger::Ledger;
+use crate::session::postgres::{PostgresFront, take_leave};
+use crate::session::relay::{Ending, Relay, Surroundings};
+use crate::session::{Gate, Opened};
+use crate::upstream::checkout::Checkout;
+use crate::upstream::reset;
+
+/// How a session ended, for its record.
+struct Closing {
+    why: &'static str,
+    reason: Option<String>,
+    transactions: u64,
+    /// May the upstream connection be reset and kept?
+    clean: bool,
+}
+
+impl Gate {
+    /// Welcome, relay, and what is left to do behind them.
+    pub(super) async fn converse(&self, mut front: PostgresFront, opened: Opened, session: SessionId) {
+        let Opened {
+            facts,
+            correlation,
+            mut standing,
+            terms,
+            grace,
+            mut checkout,
+            mut desk,
+            permit,
+            place,
+            lease,
+            seats,
+        } = opened;
+        let application = facts
+            .client
+            .as_ref()
+            .and_then(|client| client.application.as_deref());
+        let welcome = front.welcome(permit, application, &checkout, &desk).await;
+        let parts = front.into_parts();
+        let (Ok(()), Some((mut client, already_read))) = (welcome, parts) else {
+            let closing = Closing {
+                why: "client_left",
+                reason: None,
+                transactions: 0,
+                clean: true,
+            };
+            return self.close(checkout, closing, &facts).await;
+        };
+        let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation);
+        let mut conversation = Conversation::new(session, ledger, &self.probe_name());
+        let surroundings = Surroundings {
+            journal: &self.shared.journal,
+            clock: self.shared.clock.as_ref(),
+            cancels: &mut desk.requests,
+            session,
+            stopping: self.shared.stopping.clone(),
+            place: &place,
+            standing: &mut standing,
+            terms,
+            grace,
+        };
+        let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
+        let ending = relay.run(&mut conversation).await;
+        let outbound = relay.into_outbound();
+        let abandoned = conversation.abandon(self.shared.clock.now());
+        if let Some(Err(error)) = abandoned.map(|record| self.shared.journal.submit(record)) {
+            tracing::error!(%session, error = %error, "an open transaction could not be recorded");
+        }
+        let (why, refusal) = self.why(ending, session);
+        let closing = Closing {
+            why,
+            reason: refusal.as_ref().map(Refusal::sentence),
+            transactions: conversation.transactions(),
+            clean: conversation.leaves_clean(),
+        };
+        let transactions = &self.shared.counters.transactions;
+        transactions.fetch_add(closing.transactions, Ordering::Relaxed);
+        // A client that does not read must not keep what it no longer has a right to.
+        let let_go = async {
+            if conversation.is_running_client_statement() {
+                // Nobody waits for it any more.
+                let _ = checkout.canceller().cancel().await;
+            }
+            self.close(checkout, closing, &facts).await;
+            drop((place, lease, seats, desk));
+        };
+        match refusal {
+            Some(refusal) => {
+                tokio::join!(take_leave(client, outbound, refusal), let_go);
+            }
+            None => {
+                drop(client);
+                let_go.await;
+            }
+        }
+    }
+
+    /// The word for the record, and what the client is told, unless it left by itself.
+    fn why(&self, ending: Ending, session: SessionId) -> (&'static str, Option<Refusal>) {
+        let refusal = |code, reason| {
+            Some(Refusal {
+                code,
+                reason,
+                reference: session,
+            })
+        };
+        match ending {
+            Ending::ClientLeft => ("client_left", None),
+            Ending::ServerLost => {
+                let refusal = refusal(RefusalCode::TargetUnavailable, Reason::TargetDown);
+                ("server_lost", refusal)
+            }
+            Ending::Refused(code, reason) => {
+                self.shared.counters.refused(code);
+                tracing::info!(%session, code = code.label(), reason = %reason, "session ended");
+                (code.label(), refusal(code, reason))
+            }
+        }
+    }
+
+    /// Returns the upstream connection if it can be proved clean, and records the end.
+    async fn close(&self, mut checkout: Checkout, closing: Closing, facts: &Arc<Facts>) {
+        let session = facts.session;
+        let Closing {
+            why,
+            reason,
+            transactions,
+            clean,
+        } = closing;
+        self.record_end(facts, why, reason, transactions);
+        if !clean {
+            return;
+        }
+        match reset::clean(&mut checkout).await {
+            Ok(slate) => checkout.give_back(slate),
+            Err(error) => {
+                tracing::warn!(?session, error = %error, "an upstream connection was closed: it could not be reset");
+            }
+        }
+    }
+
+    pub(super) fn record_end(
+        &self,
+        facts: &Arc<Facts>,
+        why: &'static str,
+        reason: Option<String>,
+        transactions: u64,
+    ) {
+        let event = Event::SessionClosed {
+            why,
+            reason,
+            transactions,
+        };
+        if let Err(error) = self.shared.journal.submit(Record::new(facts.clone(), event)) {
+            let session = facts.session;
+            tracing::error!(?session, error = %error, "the end of a session could not be recorded");
+        }
+    }
+
+    /// A name that no client hits by accident.
+    fn probe_name(&self) -> String {
+        let mut bytes = [0; 8];
+        self.shared.random.fill(&mut bytes);
+        format!("gatepost_probe_{:016x}", u64::from_be_bytes(bytes))
+    }
+}
