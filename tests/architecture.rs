@@ -76,7 +76,7 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
     ("schemars", &["policy/", "app/config/"]),
     ("cel", &["policy/"]),
     ("clap", &["cli/"]),
-    ("rustix", &["app/"]),
+    ("rustix", &["app/", "audit/reserve.rs"]),
     ("tracing_subscriber", &["app/"]),
     // Tests make the certificates that they need.
     ("rcgen", &["cli/", "tls/tests.rs"]),

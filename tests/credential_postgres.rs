@@ -164,7 +164,7 @@ impl Bench {
     async fn lease(&self, broker: &Broker, role: &str, ttl: &str) -> Result<LeaseHold, LeaseError> {
         let receipt = self.receipt().await;
         let who = Arc::new(Facts::default());
-        broker.lease(&grant(role, ttl), &who, receipt).await
+        broker.lease(&grant(role, ttl), &who, &receipt).await
     }
 
     /// `event` of the records about this login, in order.

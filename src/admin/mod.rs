@@ -1,7 +1,11 @@
-//! HTTP for operators: health, readiness and metrics. Shows no secrets and changes nothing.
+//! HTTP for operators. One listener without login tells health, readiness and metrics and changes
+//! nothing; the API, behind a token or the machine's own users, looks into the process and acts on it.
 
 pub mod page;
+pub mod proxy;
 pub mod server;
+pub mod view;
 
 pub use page::Page;
+pub use proxy::{Proxy, Trouble, Waiting};
 pub use server::{Unready, Watch, serve};

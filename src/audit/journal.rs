@@ -1,6 +1,6 @@
 //! The door to the journal: submit a record, wait for its receipt, ask whether it is well.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 
 use crate::audit::key::{KeyError, SigningKey};
 use crate::audit::record::{Event, Normalised, Record};
+use crate::audit::reserve::Room;
 use crate::audit::segment::{Directory, Files};
+use crate::audit::strangers::Strangers;
 use crate::audit::verify::Broken;
 use crate::audit::writer::{self, Tuning};
 use crate::domain::clock::Clock;
-use crate::domain::ids::{Installation, ReplicaName};
+use crate::domain::ids::{Installation, ReplicaName, SessionId};
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
 use crate::domain::secret::Secret;
 
@@ -23,8 +25,6 @@ use crate::domain::secret::Secret;
 const QUEUE_RECORDS_MAX: usize = 16_384;
 /// Bytes of statement texts and correlation ids that may wait for the disk.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Denials may take this share of the queue, so that strangers cannot displace anyone's intents.
-const DENIALS_SHARE: usize = 4;
 
 /// When a record counts as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub enum JournalError {
     Broken(Arc<Broken>),
     #[error("the audit journal cannot be written")]
     Write(#[source] Arc<io::Error>),
+    #[error("the disk of the audit journal is full; what is left is reserved for work under way")]
+    Reserved,
     #[error("too many audit records wait for the disk")]
     QueueFull,
     #[error("an audit record is larger than {limit} bytes")]
@@ -117,8 +119,10 @@ pub(super) struct Queue {
     /// Somebody waits for the receipt of a waiting record.
     pub(super) awaited: bool,
     pub(super) failure: Option<JournalError>,
-    /// Denials that found no room in the queue.
-    pub(super) denials_dropped: u64,
+    pub(super) room: Room,
+    pub(super) strangers: Strangers,
+    /// Sessions that are on record as open. Whoever is denied without being one of them is a stranger.
+    open: HashSet<SessionId>,
     pub(super) closing: bool,
     /// The writer thread has ended.
     pub(super) ended: bool,
@@ -130,6 +134,8 @@ pub(super) struct Queue {
 pub(super) struct Queued {
     pub(super) at: SystemTime,
     pub(super) record: Record,
+    /// The denial of somebody who was never let in.
+    pub(super) stranger: bool,
     pub(super) receipt: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
 }
 
@@ -166,6 +172,58 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         // A panic while the lock was held leaves the queue as it is: every change to it is one push.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// May this record be queued? With an error inside: yes, because it has happened, but it cannot be
+    /// written now. A stranger's denial that may not has been counted.
+    fn admit(
+        &mut self,
+        record: &Record,
+        cost: usize,
+        at: SystemTime,
+    ) -> Result<Option<JournalError>, JournalError> {
+        let full =
+            self.waiting.len() >= QUEUE_RECORDS_MAX || self.bytes.saturating_add(cost) > QUEUE_BYTES_MAX;
+        if self.is_stranger(record) {
+            let may_record = !full && self.failure.is_none() && self.room == Room::Ample;
+            let admitted = self.strangers.admit(&record.facts, at, may_record);
+            return admitted.then_some(None).ok_or(JournalError::Summed);
+        }
+        if full {
+            return Err(JournalError::QueueFull);
+        }
+        match (&self.failure, self.room, &record.event) {
+            (Some(failure), ..) if record.event.has_happened() => Ok(Some(failure.clone())),
+            (Some(failure), ..) => Err(failure.clone()),
+            (None, Room::UnderWay | Room::Ends, Event::SessionOpened)
+            | (None, Room::Ends, Event::TransactionIntent(_)) => Err(JournalError::Reserved),
+            (None, Room::Ample | Room::UnderWay | Room::Ends, _) => Ok(None),
+        }
+    }
+
+    /// Is it the denial of a session that is not on record as open?
+    fn is_stranger(&self, record: &Record) -> bool {
+        let open = record
+            .facts
+            .session
+            .is_some_and(|session| self.open.contains(&session));
+        record.is_strangers() && !open
+    }
+
+    fn note_session(&mut self, record: &Record) {
+        let Some(session) = record.facts.session else {
+            return;
+        };
+        if matches!(record.event, Event::SessionOpened) {
+            self.open.insert(session);
+        } else if matches!(
+            record.event,
+            Event::SessionClosed { .. } | Event::SessionDenied { .. }
+        ) {
+            self.open.remove(&session);
+        }
     }
 }
 
@@ -226,40 +284,33 @@ impl Journal {
 
     fn queue(&self, record: Record, awaited: bool) -> Result<Pending, JournalError> {
         let cost = cost(&record);
-        let is_denial = matches!(record.event, Event::SessionDenied { .. });
-        let share = if is_denial { DENIALS_SHARE } else { 1 };
         let (sender, receipt) = oneshot::channel();
         let mut queue = self.inner.shared.lock();
         if queue.closing || queue.ended {
             return Err(JournalError::Closed);
         }
-        if let Some(failure) = &queue.failure {
-            return Err(failure.clone());
-        }
-        if queue.waiting.len() >= QUEUE_RECORDS_MAX / share
-            || queue.bytes.saturating_add(cost) > QUEUE_BYTES_MAX / share
-        {
-            if is_denial {
-                queue.denials_dropped += 1;
-                return Err(JournalError::Summed);
-            }
-            return Err(JournalError::QueueFull);
-        }
+        // Inside the lock, so that the order of the times is the order of the records.
+        let at = self.inner.clock.now();
+        let stranger = queue.is_stranger(&record);
+        let failing = queue.admit(&record, cost, at)?;
+        // Whoever waits is told now that it is not on disk; it is written when that works again.
+        let told = failing.filter(|_| awaited);
+        queue.note_session(&record);
         queue.bytes += cost;
-        queue.awaited |= awaited;
+        queue.awaited |= awaited && told.is_none();
         queue.waiting.push_back(Queued {
-            // Inside the lock, so that the order of the times is the order of the records.
-            at: self.inner.clock.now(),
+            at,
             record,
-            receipt: Some(sender),
+            stranger,
+            receipt: told.is_none().then_some(sender),
         });
         // Without anybody waiting, the first record alone sets the writer's clock going.
-        let wake = awaited || queue.waiting.len() == 1;
+        let wake = queue.awaited || queue.waiting.len() == 1;
         drop(queue);
         if wake {
             self.inner.shared.wake.notify_one();
         }
-        Ok(Pending { receipt })
+        told.map_or(Ok(Pending { receipt }), Err)
     }
 
     /// Queues a record and waits until it is as durable as the setting says.
@@ -273,6 +324,7 @@ impl Journal {
         match &queue.failure {
             Some(failure) => Err(failure.clone()),
             None if queue.ended => Err(JournalError::Closed),
+            None if queue.room != Room::Ample => Err(JournalError::Reserved),
             None => Ok(()),
         }
     }

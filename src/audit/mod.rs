@@ -2,7 +2,7 @@
 //!
 //! `record` says what can be recorded, `line` how it looks as JSON, `chain` how lines hold together
 //! (pure), `key` who signs. `journal` is the door for everyone else, `writer` the thread behind it,
-//! `segment` its files. `verify` and `show` read what is there; they need no running gatepost.
+//! `segment` its files, `reserve` the disk set aside for work under way. `verify` and `show` read what is there; they need no running gatepost.
 
 pub mod chain;
 pub mod journal;
@@ -12,6 +12,7 @@ pub mod show;
 pub mod verify;
 
 mod line;
+mod reserve;
 mod segment;
 mod statements;
 mod strangers;
@@ -20,8 +21,8 @@ mod writer;
 pub use journal::{Durability, Journal, JournalError, Pending, Receipt, Settings};
 pub use key::{PublicKey, SigningKey};
 pub use record::{
-    ClientFacts, Event, Facts, IdentityFacts, Normalised, Outcome, PolicyFacts, Record, Scope, Statement,
-    Transaction,
+    AdminCall, AdminResult, ClientFacts, Event, Facts, IdentityFacts, Normalised, Outcome, PolicyFacts,
+    Record, Scope, Statement, Transaction,
 };
 
 #[cfg(test)]

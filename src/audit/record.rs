@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
 use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId};
@@ -96,6 +97,13 @@ impl Record {
             event,
         }
     }
+
+    /// Somebody was turned away who is not a user of this machine: beyond a rate such records are only
+    /// summed up, unless the session is on record already.
+    pub(super) fn is_strangers(&self) -> bool {
+        let known = matches!(&self.event, Event::Admin(call) if call.uid.is_some());
+        self.event.turns_away() && !known
+    }
 }
 
 /// What happened. `statement.seen`, `head` and `journal.recovered` are made by the journal alone.
@@ -118,7 +126,8 @@ pub enum Event {
         /// Which one of several: the serial number of a certificate, the name of a login.
         which: Option<String>,
     },
-    /// An operator asked for something, over the API or the socket.
+    /// An operator asked for something, over the API or the socket. A refused call of nobody known
+    /// counts as a stranger's, like a denied session's.
     Admin(AdminCall),
     SessionOpened,
     /// Without a verified identity this counts as a stranger: beyond a rate it is only summed up.
@@ -159,7 +168,8 @@ pub enum Event {
         outcome: Outcome,
         duration: Duration,
     },
-    /// Denials that were not recorded one by one. `None`: from more addresses than are told apart.
+    /// Denials that were not recorded one by one: of an address, of an identity (which is among the
+    /// facts), or (with neither) of more than are told apart.
     StrangersDenied {
         address: Option<IpAddr>,
         count: u64,
@@ -189,45 +199,12 @@ pub struct AdminCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdminResult {
+    /// Somebody who may do this asked; `done` or `failed` follows when it was tried.
+    Permitted,
     Done,
     /// Nobody who may do this asked.
     Refused,
     Failed,
-}
-
-/// Everything that can be asked for; one word in policies, routes and records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AdminAction {
-    SessionsList,
-    SessionsKill,
-    PoolsList,
-    LoginsList,
-    LoginsRotate,
-    PolicyShow,
-    Reload,
-    KeysRefresh,
-    RevocationsList,
-    Revoke,
-    RevocationLift,
-}
-
-impl AdminAction {
-    /// The name of the event.
-    pub const fn event(self) -> &'static str {
-        match self {
-            Self::SessionsList => "admin.sessions_list",
-            Self::SessionsKill => "admin.sessions_kill",
-            Self::PoolsList => "admin.pools_list",
-            Self::LoginsList => "admin.logins_list",
-            Self::LoginsRotate => "admin.logins_rotate",
-            Self::PolicyShow => "admin.policy_show",
-            Self::Reload => "admin.reload",
-            Self::KeysRefresh => "admin.keys_refresh",
-            Self::RevocationsList => "admin.revocations_list",
-            Self::Revoke => "admin.revoke",
-            Self::RevocationLift => "admin.revocation_lift",
-        }
-    }
 }
 
 /// One database transaction of one session.
@@ -287,6 +264,41 @@ pub struct Normalised {
 }
 
 impl Event {
+    /// Somebody was turned away. Such records are many when somebody is knocking.
+    pub(super) const fn turns_away(&self) -> bool {
+        match self {
+            Self::SessionDenied { .. } => true,
+            Self::Admin(call) => matches!(call.result, AdminResult::Refused),
+            Self::ServerStarted { .. }
+            | Self::ServerStopped
+            | Self::PolicyLoaded { .. }
+            | Self::PolicyRejected { .. }
+            | Self::SecretRotated { .. }
+            | Self::SessionOpened
+            | Self::SessionClosed { .. }
+            | Self::LoginMinted { .. }
+            | Self::LoginRenewed { .. }
+            | Self::LoginDisabled { .. }
+            | Self::LoginDropped
+            | Self::LoginTampered { .. }
+            | Self::JournalRepaired { .. }
+            | Self::TransactionIntent(_)
+            | Self::TransactionOutcome { .. }
+            | Self::StrangersDenied { .. } => false,
+        }
+    }
+
+    /// Is it true whatever becomes of its record? The others announce something, which does not happen
+    /// when they cannot be written.
+    pub fn has_happened(&self) -> bool {
+        let permission = matches!(self, Self::Admin(call) if call.result == AdminResult::Permitted);
+        let announced = matches!(
+            self,
+            Self::TransactionIntent(_) | Self::SessionOpened | Self::LoginMinted { .. }
+        );
+        !permission && !announced
+    }
+
     /// The name in the `event` member.
     pub const fn name(&self) -> &'static str {
         match self {

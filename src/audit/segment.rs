@@ -10,12 +10,13 @@ use std::sync::Arc;
 use crate::audit::chain::{Line, Link};
 use crate::audit::journal::JournalError;
 use crate::audit::key::PublicKey;
+use crate::audit::reserve;
 use crate::audit::verify::{Broken, Fault, segments};
 
 const PUBLIC_KEY_FILE: &str = "signing.pub";
 const LOCK_FILE: &str = "lock";
 /// Only gatepost writes; reading is granted by group or ACL on purpose, not by default.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 /// How much of a segment's end is read first; doubled until it holds a head.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -25,6 +26,12 @@ pub(super) trait Files: Send {
     fn directory(&self) -> &Path;
     /// Opens or creates a segment, and makes its name durable.
     fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+    /// Bytes that can still be written.
+    fn free(&self) -> io::Result<u64>;
+    /// Sets this much of the disk aside, whole or not at all.
+    fn hold_reserve(&mut self, bytes: u64) -> io::Result<()>;
+    /// Gives what was set aside to whoever writes next.
+    fn release_reserve(&mut self) -> io::Result<()>;
 }
 
 /// One segment that is being written.
@@ -57,6 +64,18 @@ impl Files for Directory {
         let file = options.open(path)?;
         File::open(&self.path)?.sync_all()?;
         Ok(Box::new(file))
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        reserve::free(&self.path)
+    }
+
+    fn hold_reserve(&mut self, bytes: u64) -> io::Result<()> {
+        reserve::hold(&self.path, bytes)
+    }
+
+    fn release_reserve(&mut self) -> io::Result<()> {
+        reserve::release(&self.path)
     }
 }
 

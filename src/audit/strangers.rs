@@ -1,56 +1,120 @@
-//! Denials of strangers: a few per address are recorded, the rest are only counted. Pure.
+//! Denials of those who were never let in: a few of each are recorded, the rest are only counted. Pure.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use crate::audit::record::{Event, Facts, IdentityFacts, Record};
+use crate::domain::ids::ProviderName;
 
 /// After this the counts are recorded and start anew.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Denials of one address that are recorded one by one in a window: enough to see what is tried.
-const PER_ADDRESS: u64 = 10;
-/// Denials that are recorded one by one in a window, all addresses together: below 1 GB a day.
+/// Denials of one address, or of one identity, that are recorded one by one in a window: enough to see
+/// what is tried.
+const EACH: u64 = 10;
+/// Denials that are recorded one by one in a window, all addresses (or all identities) together: below
+/// 1 GB a day.
 const TOGETHER: u64 = 600;
-/// Addresses that are told apart in a window; each costs a line at its end.
-const ADDRESSES_MAX: usize = 256;
+/// Addresses, and identities, that are told apart in a window; each costs a line at its end.
+const TOLD_APART: usize = 256;
 
+/// Whoever proved an identity is told apart by it, everybody else by address: a stranger cannot use up
+/// what is kept for those who are known, nor the other way round.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     since: Option<SystemTime>,
+    addresses: Tally<IpAddr, ()>,
+    identities: Tally<Who, IdentityFacts>,
+}
+
+/// What stays the same when the same identity comes with another token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Who {
+    provider: ProviderName,
+    tenant: Option<String>,
+    subject: String,
+}
+
+#[derive(Debug)]
+struct Tally<K, V> {
     recorded: u64,
-    addresses: HashMap<IpAddr, u64>,
+    seen: HashMap<K, Seen<V>>,
+    /// Denials of those who were too many to be told apart.
     elsewhere: u64,
 }
 
-impl Strangers {
-    /// May this denial be recorded by itself? Otherwise it has been counted.
-    pub(super) fn admit(&mut self, address: Option<IpAddr>, at: SystemTime) -> bool {
-        self.since.get_or_insert(at);
-        let known = self.addresses.len() < ADDRESSES_MAX;
-        let count = match address.map(network) {
-            Some(network) if known || self.addresses.contains_key(&network) => {
-                self.addresses.entry(network).or_default()
-            }
-            Some(_) | None => {
-                self.elsewhere += 1;
-                return false;
-            }
+#[derive(Debug)]
+struct Seen<V> {
+    what: V,
+    recorded: u64,
+    summed: u64,
+}
+
+impl<K, V> Default for Tally<K, V> {
+    fn default() -> Self {
+        Self {
+            recorded: 0,
+            seen: HashMap::new(),
+            elsewhere: 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash + Ord, V> Tally<K, V> {
+    fn admit(&mut self, who: Option<K>, what: V, may_record: bool) -> bool {
+        let room = self.seen.len() < TOLD_APART;
+        let Some(who) = who.filter(|who| room || self.seen.contains_key(who)) else {
+            self.elsewhere += 1;
+            return false;
         };
-        *count += 1;
-        if *count <= PER_ADDRESS && self.recorded < TOGETHER {
+        let seen = self.seen.entry(who).or_insert(Seen {
+            what,
+            recorded: 0,
+            summed: 0,
+        });
+        if may_record && seen.recorded < EACH && self.recorded < TOGETHER {
+            seen.recorded += 1;
             self.recorded += 1;
-            // Only what was not recorded stays counted; see `drain`.
             return true;
         }
-        self.elsewhere += u64::from(*count <= PER_ADDRESS);
+        seen.summed += 1;
         false
     }
 
-    /// Denials that were dropped before anyone looked at them.
-    pub(super) fn count(&mut self, denials: u64, at: SystemTime) {
-        if denials > 0 {
-            self.since.get_or_insert(at);
-            self.elsewhere += denials;
+    /// Those with denials that were only counted, in order.
+    fn drain(&mut self) -> Vec<(K, V, u64)> {
+        let mut sums: Vec<_> = self
+            .seen
+            .drain()
+            .filter(|(_, seen)| seen.summed > 0)
+            .map(|(who, seen)| (who, seen.what, seen.summed))
+            .collect();
+        sums.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        sums
+    }
+}
+
+impl Strangers {
+    /// May this denial be recorded by itself? Otherwise it has been counted. Without `may_record` it is
+    /// counted in any case.
+    pub(super) fn admit(&mut self, facts: &Facts, at: SystemTime, may_record: bool) -> bool {
+        self.since.get_or_insert(at);
+        if let Some(identity) = &facts.identity {
+            let who = Who {
+                provider: identity.provider.clone(),
+                tenant: identity.tenant.clone(),
+                subject: identity.subject.clone(),
+            };
+            let what = IdentityFacts {
+                token_id: None,
+                ..identity.clone()
+            };
+            return self.identities.admit(Some(who), what, may_record);
         }
+        let address = facts.client.as_ref().map(|client| network(client.address.ip()));
+        self.addresses.admit(address, (), may_record)
     }
 
     pub(super) fn is_due(&self, at: SystemTime) -> bool {
@@ -59,13 +123,32 @@ impl Strangers {
             .is_some_and(|since| at.duration_since(since).is_ok_and(|past| past >= WINDOW) || at < since)
     }
 
-    /// Ends the window: the addresses (IPv6: their /64) with the denials that were only counted.
-    pub(super) fn drain(&mut self) -> Vec<(Option<IpAddr>, u64)> {
-        let over = |(address, count): (IpAddr, u64)| (Some(address), count.saturating_sub(PER_ADDRESS));
-        let mut sums: Vec<_> = self.addresses.drain().map(over).collect();
-        sums.sort();
-        sums.push((None, self.elsewhere));
-        sums.retain(|(_, count)| *count > 0);
+    /// Ends the window: a record for each address (IPv6: its /64) and each identity whose denials were
+    /// only counted, and one for all others together.
+    pub(super) fn drain(&mut self) -> Vec<Record> {
+        let Self {
+            addresses,
+            identities,
+            ..
+        } = self;
+        let sum = |identity, address, count| {
+            let facts = Facts {
+                identity,
+                ..Facts::default()
+            };
+            Record::new(Arc::new(facts), Event::StrangersDenied { address, count })
+        };
+        let mut sums: Vec<_> = addresses
+            .drain()
+            .into_iter()
+            .map(|(address, (), count)| sum(None, Some(address), count))
+            .collect();
+        let known = identities.drain().into_iter();
+        sums.extend(known.map(|(_, identity, count)| sum(Some(identity), None, count)));
+        let elsewhere = addresses.elsewhere + identities.elsewhere;
+        if elsewhere > 0 {
+            sums.push(sum(None, None, elsewhere));
+        }
         *self = Self::default();
         sums
     }
@@ -85,18 +168,56 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::record::ClientFacts;
+
+    const START: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn from(address: IpAddr) -> Facts {
+        Facts {
+            client: Some(ClientFacts {
+                address: (address, 1).into(),
+                application: None,
+            }),
+            ..Facts::default()
+        }
+    }
+
+    fn known(subject: &str, token: &str) -> Facts {
+        Facts {
+            identity: Some(IdentityFacts {
+                provider: "entra".into(),
+                subject: subject.to_owned(),
+                client_id: None,
+                tenant: None,
+                name: None,
+                token_id: Some(token.to_owned()),
+            }),
+            ..from(IpAddr::from([192, 0, 2, 1]))
+        }
+    }
+
+    fn sums(strangers: &mut Strangers) -> Vec<(Option<IpAddr>, Option<String>, u64)> {
+        let read = |record: Record| match record.event {
+            Event::StrangersDenied { address, count } => (
+                address,
+                record.facts.identity.as_ref().map(|it| it.subject.clone()),
+                count,
+            ),
+            other => panic!("{other:?}"),
+        };
+        strangers.drain().into_iter().map(read).collect()
+    }
 
     #[test]
     fn beyond_the_rate_denials_are_only_counted() {
         let mut strangers = Strangers::default();
-        let address = Some(IpAddr::from([192, 0, 2, 1]));
-        let start = SystemTime::UNIX_EPOCH;
-        let recorded = (0..25).filter(|_| strangers.admit(address, start)).count();
-        assert_eq!(recorded, 10);
-        assert!(!strangers.is_due(start + Duration::from_secs(59)));
-        assert!(strangers.is_due(start + Duration::from_secs(60)));
-        assert_eq!(strangers.drain(), vec![(address, 15)]);
-        assert!(!strangers.is_due(start + Duration::from_secs(600)));
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let recorded = (0..25).filter(|_| strangers.admit(&from(address), START, true));
+        assert_eq!(recorded.count(), 10);
+        assert!(!strangers.is_due(START + Duration::from_secs(59)));
+        assert!(strangers.is_due(START + Duration::from_secs(60)));
+        assert_eq!(sums(&mut strangers), [(Some(address), None, 15)]);
+        assert!(!strangers.is_due(START + Duration::from_secs(600)));
     }
 
     #[test]
@@ -104,11 +225,39 @@ mod tests {
         let mut strangers = Strangers::default();
         let addresses = (0..100_000_u32).map(|bits| IpAddr::from(bits.to_be_bytes()));
         let recorded = addresses
-            .filter(|address| strangers.admit(Some(*address), SystemTime::UNIX_EPOCH))
+            .filter(|address| strangers.admit(&from(*address), START, true))
             .count();
-        let sums = strangers.drain();
-        assert!(recorded <= 600 && sums.len() <= 257);
-        let summed: u64 = sums.iter().map(|(_, count)| count).sum();
+        let sums = sums(&mut strangers);
+        assert!(recorded <= 600 && sums.len() <= 257, "{recorded}, {}", sums.len());
+        let summed: u64 = sums.iter().map(|(.., count)| count).sum();
         assert_eq!(u64::try_from(recorded).unwrap() + summed, 100_000);
+    }
+
+    /// With a good token and no right, a new token for every attempt makes nobody new.
+    #[test]
+    fn an_identity_is_counted_whatever_its_tokens_and_apart_from_addresses() {
+        let mut strangers = Strangers::default();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        for at in 0..25 {
+            let token = at.to_string();
+            assert_eq!(
+                strangers.admit(&known("nobody", &token), START, true),
+                at < 10,
+                "{at}"
+            );
+        }
+        assert!(strangers.admit(&from(address), START, true));
+        assert!(strangers.admit(&known("other", "x"), START, true));
+        assert_eq!(sums(&mut strangers), [(None, Some("nobody".to_owned()), 15)]);
+    }
+
+    #[test]
+    fn what_may_not_be_recorded_is_counted() {
+        let mut strangers = Strangers::default();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        assert!(!strangers.admit(&from(address), START, false));
+        assert!(strangers.admit(&from(address), START, true));
+        assert!(!strangers.admit(&Facts::default(), START, true));
+        assert_eq!(sums(&mut strangers), [(Some(address), None, 1), (None, None, 1)]);
     }
 }

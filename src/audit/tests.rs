@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::chain::Line;
@@ -220,6 +220,9 @@ fn a_restart_and_new_segments_continue_the_chain_in_a_new_epoch() {
 struct Disk {
     full: AtomicBool,
     syncs: AtomicUsize,
+    /// Bytes that can still be written while it is full, and how many of them are set aside.
+    left: AtomicU64,
+    reserved: AtomicU64,
 }
 
 struct TestFiles(Directory, Arc<Disk>);
@@ -232,14 +235,31 @@ impl Files for TestFiles {
     fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(TestFile(self.0.open(path)?, Arc::clone(&self.1))))
     }
+    fn free(&self) -> io::Result<u64> {
+        let full = self.1.full.load(Ordering::SeqCst);
+        Ok(if full { 0 } else { u64::MAX })
+    }
+    fn hold_reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.1.left.store(0, Ordering::SeqCst);
+        self.1.reserved.store(bytes, Ordering::SeqCst);
+        Ok(())
+    }
+    fn release_reserve(&mut self) -> io::Result<()> {
+        let bytes = self.1.reserved.swap(0, Ordering::SeqCst);
+        self.1.left.store(bytes, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 impl SegmentFile for TestFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.1.full.load(Ordering::SeqCst) {
+        let wanted = bytes.len() as u64;
+        if self.1.full.load(Ordering::SeqCst) && self.1.left.load(Ordering::SeqCst) < wanted {
             self.0.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(io::ErrorKind::StorageFull.into());
         }
+        let left = self.1.left.load(Ordering::SeqCst).saturating_sub(wanted);
+        self.1.left.store(left, Ordering::SeqCst);
         self.0.write_at(bytes, offset)
     }
     fn sync(&mut self) -> io::Result<()> {
@@ -251,11 +271,12 @@ impl SegmentFile for TestFile {
     }
 }
 
-fn on_disk(directory: &Path, pem: &str) -> (Journal, Arc<Disk>) {
+fn on_disk(directory: &Path, pem: &str, reserve: u64) -> (Journal, Arc<Disk>) {
     let disk = Arc::new(Disk::default());
     let files = TestFiles(Directory::new(directory.to_owned()), Arc::clone(&disk));
     let tuning = Tuning {
         retry: Duration::from_millis(1),
+        reserve,
         ..Tuning::default()
     };
     let settings = settings(directory, pem);
@@ -267,7 +288,7 @@ fn on_disk(directory: &Path, pem: &str) -> (Journal, Arc<Disk>) {
 fn a_full_disk_refuses_and_recovers_and_keeps_outcomes() {
     let (pem, public) = new_key();
     let directory = tempfile::tempdir().unwrap();
-    let (journal, disk) = on_disk(directory.path(), &pem);
+    let (journal, disk) = on_disk(directory.path(), &pem, 0);
     run(async {
         journal.append(transaction(1, None)).await.unwrap();
         disk.full.store(true, Ordering::SeqCst);
@@ -304,7 +325,7 @@ fn a_full_disk_refuses_and_recovers_and_keeps_outcomes() {
 fn many_records_share_syncs_and_receipts_come_in_order() {
     let (pem, public) = new_key();
     let directory = tempfile::tempdir().unwrap();
-    let (journal, disk) = on_disk(directory.path(), &pem);
+    let (journal, disk) = on_disk(directory.path(), &pem, 0);
     run(async {
         for _ in 0..10 {
             let pending: Vec<_> = (0..10_000)
@@ -324,4 +345,62 @@ fn many_records_share_syncs_and_receipts_come_in_order() {
     let bytes = fs::read(segment(directory.path())).unwrap();
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap();
     assert!(Line::read(first).unwrap().intact());
+}
+
+#[test]
+fn refused_calls_of_nobody_known_are_summed_up_like_strangers() {
+    let call = |uid| {
+        Event::Admin(AdminCall {
+            action: crate::domain::AdminAction::Reload,
+            door: "api",
+            uid,
+            what: None,
+            result: AdminResult::Refused,
+            why: Some("no token".to_owned()),
+        })
+    };
+    let stranger = Facts {
+        client: Some(ClientFacts {
+            address: ([192, 0, 2, 1], 4711).into(),
+            application: None,
+        }),
+        ..Facts::default()
+    };
+    let known = Facts {
+        identity: Some(IdentityFacts {
+            provider: "okta".into(),
+            subject: "ann".to_owned(),
+            client_id: None,
+            tenant: None,
+            name: None,
+            token_id: None,
+        }),
+        ..stranger.clone()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (key, _) = new_key();
+    let (stranger, known) = (Arc::new(stranger), Arc::new(known));
+    run(async {
+        let journal = Journal::open(settings(folder.path(), &key), Arc::new(Still), normalise).unwrap();
+        for _ in 0..30 {
+            for (facts, uid) in [(&stranger, None), (&known, None), (&Arc::default(), Some(1000))] {
+                let _pending = journal.submit(Record::new(Arc::clone(facts), call(uid))).unwrap();
+            }
+        }
+        journal.close().await;
+    });
+    let text: String = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "jsonl"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let count = |needle: &str| text.lines().filter(|line| line.contains(needle)).count();
+    // Ten of the stranger's, all of the others.
+    assert_eq!(count(r#""event":"admin.reload""#), 10 + 30 + 30, "{text}");
+    assert_eq!(
+        count(r#""detail":{"address":"192.0.2.1","count":20}"#),
+        1,
+        "{text}"
+    );
 }

@@ -12,21 +12,21 @@ use tokio::time::Instant;
 
 use crate::audit::chain::{self, HEAD, Link};
 use crate::audit::journal::{
-    BATCHED_SYNC_EVERY, Durability, JournalError, Queued, Receipt, Settings, Shared,
+    BATCHED_SYNC_EVERY, Durability, JournalError, Queue, Queued, Receipt, Settings, Shared,
 };
 use crate::audit::key::SigningKey;
 use crate::audit::line::{Detail, Envelope, Origin};
 use crate::audit::record::{Event, Facts, Normalised, Record};
+use crate::audit::reserve::{self, Reserve, Room};
 use crate::audit::segment::{self, Files, SegmentFile};
 use crate::audit::statements::Statements;
-use crate::audit::strangers::Strangers;
 use crate::domain::clock::Clock;
 
 /// A larger record is refused: 1,000 correlation ids of 256 bytes, escaped, and 20,000 statements fit.
 const LINE_BYTES_MAX: usize = 4 << 20;
 /// A normalised text is cut to this: enough to recognise any statement, too little to fill a disk.
 const TEXT_BYTES_MAX: usize = 16 << 10;
-/// Outcomes that are kept in memory while the disk is full, to be written when it is not.
+/// Records of what has happened that are kept in memory while the disk fails, to be written when it works.
 const KEPT_MAX: usize = 16_384;
 
 /// How long the thread waits for what.
@@ -38,6 +38,8 @@ pub(super) struct Tuning {
     pub(super) unawaited_wait: Duration,
     /// A failed disk is tried again after this.
     pub(super) retry: Duration,
+    /// Disk that is set aside for work under way.
+    pub(super) reserve: u64,
 }
 
 impl Default for Tuning {
@@ -46,6 +48,7 @@ impl Default for Tuning {
             denials_wait: Duration::from_secs(1),
             unawaited_wait: Duration::from_millis(50),
             retry: Duration::from_millis(500),
+            reserve: reserve::BYTES,
         }
     }
 }
@@ -68,7 +71,7 @@ pub(super) struct Writer {
     offset: u64,
     link: Link,
     statements: Statements,
-    strangers: Strangers,
+    reserve: Reserve,
     /// Bytes may stand behind `offset` that a failed write left there.
     is_dirty: bool,
     unsynced_since: Option<Instant>,
@@ -113,6 +116,7 @@ impl Writer {
                 bytes_cut: end.bytes_cut,
                 unsigned_kept: end.unsigned,
             };
+            let repaired = Record::new(Arc::new(Facts::default()), repaired);
             kept.push_back(internal(around.clock.now(), repaired));
         }
         let origin = Origin {
@@ -120,6 +124,7 @@ impl Writer {
             replica: settings.replica.to_string(),
             epoch: end.epoch.saturating_add(1),
         };
+        let reserve = Reserve::start(files.as_mut(), tuning.reserve);
         Ok(Self {
             statements: Statements::new(around.normalise),
             around,
@@ -131,7 +136,7 @@ impl Writer {
             file,
             offset: end.offset,
             link: end.link,
-            strangers: Strangers::default(),
+            reserve,
             is_dirty: false,
             unsynced_since: None,
             kept,
@@ -166,11 +171,9 @@ impl Writer {
         let mut queue = shared.lock();
         loop {
             let now = self.around.clock.now();
-            self.strangers.count(mem::take(&mut queue.denials_dropped), now);
-            let only_denials = queue
-                .waiting
-                .iter()
-                .all(|one| matches!(one.record.event, Event::SessionDenied { .. }));
+            let only_denials = queue.waiting.iter().all(|one| one.stranger);
+            let sums_due = queue.strangers.is_due(now) && is_well(&queue);
+            let reserve_due = self.reserve.due_in();
             let limit = if queue.failure.is_some() {
                 Some(self.tuning.retry)
             } else if !only_denials {
@@ -184,7 +187,8 @@ impl Writer {
             };
             let has_work = queue.awaited || !self.kept.is_empty() && queue.failure.is_none();
             let is_due = limit.is_some_and(|limit| begun.elapsed() >= limit);
-            if has_work || is_due || queue.closing || self.strangers.is_due(now) {
+            let look = reserve_due.is_some_and(|left| left.is_zero());
+            if has_work || is_due || queue.closing || sums_due || look {
                 queue.bytes = 0;
                 queue.awaited = false;
                 return (mem::take(&mut queue.waiting), queue.closing);
@@ -193,6 +197,7 @@ impl Writer {
             let pause = limit.map_or(Duration::from_secs(5), |limit| {
                 limit.saturating_sub(begun.elapsed())
             });
+            let pause = pause.min(reserve_due.unwrap_or(pause));
             let woken = shared.wake.wait_timeout(queue, pause);
             queue = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
@@ -200,6 +205,7 @@ impl Writer {
 
     fn commit(&mut self, batch: VecDeque<Queued>) {
         let now = self.around.clock.now();
+        self.reserve.look(self.files.as_mut(), self.tuning.reserve);
         let failing = self.around.shared.lock().failure.is_some();
         let mut group = self.group(batch, now);
         if failing && group.records == 0 && self.lost == 0 {
@@ -211,7 +217,14 @@ impl Writer {
             return self.settle(group, synced);
         }
         self.head(&mut group, now);
-        let written = self.write(&group);
+        let written = match self.write(&group) {
+            Err(error) if self.reserve.give_way(&error, self.files.as_mut()) => self.write(&group),
+            written => written,
+        };
+        if written.is_ok() {
+            let bytes = u64::try_from(group.bytes.len()).unwrap_or(u64::MAX);
+            self.reserve.wrote(bytes);
+        }
         self.settle(group, written);
     }
 
@@ -231,26 +244,24 @@ impl Writer {
         for queued in mem::take(&mut self.kept).into_iter().chain(batch) {
             self.add(&mut group, queued);
         }
-        if self.strangers.is_due(now) || self.around.shared.lock().closing {
-            for (address, count) in self.strangers.drain() {
-                self.add(
-                    &mut group,
-                    internal(now, Event::StrangersDenied { address, count }),
-                );
-            }
+        for sum in self.sums(now) {
+            self.add(&mut group, internal(now, sum));
         }
         group
     }
 
+    /// The denials of a window that is over. They wait while there are only the reserve's bytes to have.
+    fn sums(&self, now: SystemTime) -> Vec<Record> {
+        let mut queue = self.around.shared.lock();
+        let due = queue.strangers.is_due(now) && is_well(&queue);
+        if due || queue.closing {
+            return queue.strangers.drain();
+        }
+        Vec::new()
+    }
+
     /// Adds one record, and before it the texts of its statements that were not recorded yet.
     fn add(&mut self, group: &mut Group, mut queued: Queued) {
-        let facts = &queued.record.facts;
-        if matches!(queued.record.event, Event::SessionDenied { .. }) && facts.identity.is_none() {
-            let address = facts.client.as_ref().map(|client| client.address.ip());
-            if !self.strangers.admit(address, queued.at) {
-                return answer(&mut queued, Err(JournalError::Summed));
-            }
-        }
         let mut fingerprints = Vec::new();
         if let Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } =
             &queued.record.event
@@ -350,7 +361,11 @@ impl Writer {
     fn settle(&mut self, group: Group, written: io::Result<()>) {
         let failure = written.err().map(|source| JournalError::Write(Arc::new(source)));
         // Before the receipts: who has one must find the journal well.
-        self.around.shared.lock().failure.clone_from(&failure);
+        {
+            let mut queue = self.around.shared.lock();
+            queue.failure.clone_from(&failure);
+            queue.room = self.reserve.room(self.tuning.reserve);
+        }
         let Some(failure) = failure else {
             if group.records > 0 {
                 self.lost = 0;
@@ -367,7 +382,10 @@ impl Writer {
         self.statements.forget_seen();
         for (_, mut queued) in group.written {
             answer(&mut queued, Err(failure.clone()));
-            if is_kept(&queued.record.event) && self.kept.len() < KEPT_MAX {
+            if queued.stranger {
+                let facts = &queued.record.facts;
+                self.around.shared.lock().strangers.admit(facts, queued.at, false);
+            } else if queued.record.event.has_happened() && self.kept.len() < KEPT_MAX {
                 self.kept.push_back(queued);
             } else {
                 self.lost += 1;
@@ -376,10 +394,9 @@ impl Writer {
     }
 }
 
-/// What has happened stays true while the disk is full. An intent is different: its receipt has
-/// failed, so what it announced was refused.
-fn is_kept(event: &Event) -> bool {
-    !matches!(event, Event::TransactionIntent(_) | Event::SessionDenied { .. })
+/// Is there room for more than what has to be written?
+fn is_well(queue: &Queue) -> bool {
+    queue.failure.is_none() && queue.room == Room::Ample
 }
 
 /// Writes one line without its line feed; `false` and nothing written if it would be too long.
@@ -402,10 +419,11 @@ fn answer(queued: &mut Queued, result: Result<Receipt, JournalError>) {
     }
 }
 
-fn internal(at: SystemTime, event: Event) -> Queued {
+fn internal(at: SystemTime, record: Record) -> Queued {
     Queued {
         at,
-        record: Record::new(Arc::new(Facts::default()), event),
+        record,
+        stranger: false,
         receipt: None,
     }
 }

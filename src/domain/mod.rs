@@ -2,6 +2,7 @@
 //! functions; imports nothing of ours.
 
 pub mod access;
+pub mod admin;
 pub mod clock;
 pub mod correlation;
 pub mod identity;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod target;
 
 pub use access::AccessRequest;
+pub use admin::{AdminAction, LocalOperator};
 pub use clock::{Clock, Random};
 pub use correlation::{Correlation, CorrelationSource};
 pub use identity::{Claimed, Identity, IdentityKey};

@@ -42,9 +42,34 @@ pub struct Revocation {
 #[serde(transparent)]
 pub struct Revocations(Vec<Revocation>);
 
+impl Struck {
+    /// The kind, as policies and the command line spell it, and whom or what.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Subject(subject) => ("subject", subject),
+            Self::ClientId(client) => ("client_id", client),
+            Self::TokenId(token) => ("token_id", token),
+            Self::Session(reference) => ("session", reference),
+        }
+    }
+}
+
 impl Revocation {
     pub fn is_over(&self, at: SystemTime) -> bool {
         seconds(at) >= self.until
+    }
+
+    /// Names it in lists and to whoever lifts it: the same for whom it strikes, whenever it was made.
+    pub fn id(&self) -> String {
+        /// FNV-1a with 64 bits. Who could make two that collide may lift both anyway.
+        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0100_0000_01b3;
+        let (kind, whom) = self.struck.parts();
+        let provider = self.provider.as_ref().map_or("", ProviderName::as_str);
+        // No name holds the separator.
+        let text = [kind, whom, provider].join("\0");
+        let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+        format!("r-{:016x}", text.bytes().fold(BASIS, fold))
     }
 
     /// Does it strike this identity, or this session of it?
@@ -79,6 +104,14 @@ impl Revocations {
         let mut kept: Vec<_> = self.0.iter().filter(stays).cloned().collect();
         kept.push(new);
         Self(kept)
+    }
+
+    /// The same without the one of this id; what is over is left out. `None` if there is none.
+    #[must_use]
+    pub fn without(&self, id: &str, at: SystemTime) -> Option<Self> {
+        let in_force = self.0.iter().filter(|old| !old.is_over(at));
+        let (lifted, kept): (Vec<_>, Vec<_>) = in_force.cloned().partition(|old| old.id() == id);
+        (!lifted.is_empty()).then_some(Self(kept))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Revocation> {
@@ -190,5 +223,26 @@ mod tests {
         assert_eq!(list.iter().collect::<Vec<_>>(), [&longer]);
         let list = list.with(revocation(Struck::TokenId("t".to_owned())), at(200));
         assert_eq!(list.len(), 1);
+    }
+
+    #[test]
+    fn an_id_lifts_one_and_no_other() {
+        let ann = revocation(Struck::Subject("ann".to_owned()));
+        let client = revocation(Struck::ClientId("ann".to_owned()));
+        let of_okta = Revocation {
+            provider: Some("okta".into()),
+            ..ann.clone()
+        };
+        let all = [&ann, &client, &of_okta];
+        let list = all.iter().fold(Revocations::default(), |list, one| {
+            list.with((*one).clone(), at(1))
+        });
+        for lifted in all {
+            let left = list.without(&lifted.id(), at(1)).unwrap();
+            assert_eq!(left.len(), 2);
+            assert!(left.iter().all(|one| one != lifted));
+        }
+        assert_eq!(list.without(&ann.id(), at(100)), None);
+        assert_eq!(list.without("r-0", at(1)), None);
     }
 }

@@ -11,12 +11,13 @@ use crate::domain::ids::ProviderName;
 use crate::domain::mistake::{Mistake, Place};
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
+use super::admin::AdminRule;
 use super::cases::Case;
 use super::coverage;
 use super::declaration::RoleDeclaration;
 use super::document::Document;
 use super::reading::{Notes, Read};
-use super::resolve::{Names, cases, roles, rules};
+use super::resolve::{Names, admin, cases, roles, rules};
 use super::rule::Rule;
 use super::tree::{Page, parse};
 
@@ -54,6 +55,7 @@ pub struct Policy {
     version: Arc<str>,
     roles: Vec<RoleDeclaration>,
     rules: Vec<Rule>,
+    admin: Vec<AdminRule>,
     cases: Vec<Case>,
 }
 
@@ -75,8 +77,16 @@ impl Policy {
         self.rules.len()
     }
 
+    pub fn admin_rule_count(&self) -> usize {
+        self.admin.len()
+    }
+
     pub(super) fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    pub(super) fn admin_rules(&self) -> &[AdminRule] {
+        &self.admin
     }
 }
 
@@ -95,13 +105,15 @@ pub fn load(sources: &[SourceText], around: &Surroundings) -> Result<Loaded, Vec
 
     let names = Names::gather(around, &mut sheets);
     let env = Arc::new(Env::stdlib());
-    let (mut all_roles, mut all_rules, mut all_cases) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut all_roles, mut all_rules) = (Vec::new(), Vec::new());
+    let (mut all_admin, mut all_cases) = (Vec::new(), Vec::new());
     for sheet in &mut sheets {
         let Some(document) = sheet.document.take() else {
             continue;
         };
         all_roles.extend(roles(&document, &names, &mut sheet.notes));
         all_rules.extend(rules(&document, &names, &env, &mut sheet.notes));
+        all_admin.extend(admin(&document, &names, &env, &mut sheet.notes));
         all_cases.extend(cases(&document, &names, &mut sheet.notes));
     }
 
@@ -112,6 +124,7 @@ pub fn load(sources: &[SourceText], around: &Surroundings) -> Result<Loaded, Vec
     if well_formed {
         // A rule that lost a key to a mistake looks wider than it is, and would be blamed for it.
         mistakes.extend(coverage::dead_rules(&all_rules));
+        mistakes.extend(coverage::dead_admin_rules(&all_rules, &all_admin));
     }
     if !mistakes.is_empty() {
         mistakes.sort_by(|one, other| one.place.cmp(&other.place));
@@ -122,6 +135,7 @@ pub fn load(sources: &[SourceText], around: &Surroundings) -> Result<Loaded, Vec
         version: version(&ordered),
         roles: all_roles,
         rules: all_rules,
+        admin: all_admin,
         cases: all_cases,
     };
     Ok(Loaded { policy, warnings })

@@ -2,6 +2,7 @@
 
 use crate::domain::mistake::Mistake;
 
+use super::admin::AdminRule;
 use super::compile::shown;
 use super::rule::{Effect, Rule};
 
@@ -28,6 +29,33 @@ pub(super) fn dead_rules(rules: &[Rule]) -> Vec<Mistake> {
                 rule.name,
                 other.name,
                 shown(&other.place)
+            )));
+        }
+    }
+    mistakes
+}
+
+/// Admin rules that can be proved never to allow anything that is not allowed or denied already.
+pub(super) fn dead_admin_rules(rules: &[Rule], admin: &[AdminRule]) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for (index, rule) in admin.iter().enumerate() {
+        let mut denies = rules
+            .iter()
+            .filter(|other| matches!(other.effect, Effect::Deny(_)));
+        let denying = denies
+            .find(|other| other.matcher.covers(&rule.matcher))
+            .map(|other| (&other.name, &other.place));
+        let covering = || {
+            let mut earlier = admin.iter().take(index);
+            earlier
+                .find(|other| other.matcher.covers(&rule.matcher) && other.allow.is_superset(&rule.allow))
+                .map(|other| (&other.name, &other.place))
+        };
+        if let Some((name, place)) = denying.or_else(covering) {
+            mistakes.push(rule.mistake(format!(
+                "admin rule `{}` can never decide: `{name}` ({}) matches everyone whom it matches; remove it or narrow the other",
+                rule.name,
+                shown(place)
             )));
         }
     }

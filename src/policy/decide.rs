@@ -54,7 +54,7 @@ impl Policy {
     }
 
     /// The first deny rule that matches or cannot be evaluated. Nobody has own roles under one.
-    fn deny_rule(&self, examined: &Examined<'_>) -> Option<Denial> {
+    pub(super) fn deny_rule(&self, examined: &Examined<'_>) -> Option<Denial> {
         self.rules().iter().find_map(|rule| {
             let Effect::Deny(reason) = &rule.effect else {
                 return None;

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::declaration::Privilege;
 use super::reading::{Block, BlockSchema, Many, Notes, Read, Whole, block, fragment, repeated};
 use super::scalar::{
-    CorrelationText, Count, ExpressionText, Flag, ObjectText, Patterns, ROLE_PATTERN, RoleText, RoutineText,
-    SchemaText, Span, Text, Version,
+    AdminWord, CorrelationText, Count, ExpressionText, Flag, ObjectText, Patterns, ROLE_PATTERN, RoleText,
+    RoutineText, SchemaText, Span, Text, Version,
 };
 use super::tree::{Node, Written};
 
@@ -25,12 +25,13 @@ block! {
         roles: Option<Written<Roles>>,
         /// Who may have which role, and who may have none. A deny wins; then the first grant rule decides.
         rules: Option<Written<Many<RuleText>>>,
+        /// Who may ask what of the running gatepost, over its API. Nobody without a rule.
+        admin: Option<Written<Many<AdminText>>>,
         /// Unit tests of the policy, run by `gatepost check`.
         cases: Option<Written<Many<CaseText>>>,
     }
     later {
         "guardrails": "tags and guardrails arrive later",
-        "admin": "rules for the admin API arrive later",
     }
     check readable_version, {}
 }
@@ -188,12 +189,25 @@ block! {
         "audit": "recording parameters arrives later",
         "guardrails": "tags and guardrails arrive later",
         "tags": "tags and guardrails arrive later",
-        "admin": "rules for the admin API arrive later",
     }
     check grant_or_deny, {"oneOf": [
         {"required": ["grant"], "not": {"required": ["deny"]}},
         {"required": ["deny"], "not": {"anyOf": [{"required": ["limits"]}, {"required": ["correlation"]}]}},
     ]}
+}
+
+block! {
+    /// What operators may ask of the running gatepost. A `deny` under `rules` wins here too.
+    struct AdminText, "an admin rule" {
+        /// Unique over all files and rules; named in records.
+        name: Written<Text>,
+        /// Every key must match.
+        identity: Written<IdentityText>,
+        /// What they may ask for.
+        allow: Written<Many<AdminWord>>,
+    }
+    later {}
+    check no_check, {}
 }
 
 block! {

@@ -3,6 +3,7 @@
 //! `document` is what was written, `compile` makes of it what was meant or says every mistake, and
 //! `decide` answers one [`AccessRequest`](crate::domain::AccessRequest) with a [`Decision`].
 
+mod admin;
 mod cases;
 mod compile;
 mod coverage;
@@ -24,6 +25,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{AdminPermit, AdminRights};
 pub use cases::{Case, Expected, ReadClaims, run_cases};
 pub use compile::{Loaded, Policy, SourceText, Surroundings, TargetFacts, load};
 pub use decision::{Decision, Denial, DenialWhy, Grant, Limits};

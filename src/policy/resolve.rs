@@ -11,12 +11,14 @@ use crate::domain::ids::{ProviderName, RoleName, RuleName};
 use crate::domain::mistake::Place;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
+use super::admin::AdminRule;
 use super::cases::{Case, Expected};
 use super::compile::{Sheet, Surroundings, TargetFacts, shown};
 use super::decision::{Limits, Terms};
 use super::declaration::{GrantDeclaration, Objects, RoleDeclaration};
 use super::document::{
-    CaseText, Document, ExpectText, GrantText, GrantedText, LimitsText, On, RoleBody, RuleText,
+    AdminText, CaseText, Document, ExpectText, GrantText, GrantedText, IdentityText, LimitsText, On,
+    RoleBody, RuleText,
 };
 use super::expression::Expression;
 use super::glob::Glob;
@@ -61,6 +63,8 @@ pub(super) struct Names<'a> {
     around: &'a Surroundings,
     roles: BTreeMap<String, Place>,
     rules: BTreeMap<String, Place>,
+    /// Apart from the rules, because a case cannot expect one of these.
+    admin: BTreeMap<String, Place>,
 }
 
 impl<'a> Names<'a> {
@@ -70,6 +74,7 @@ impl<'a> Names<'a> {
             around,
             roles: BTreeMap::new(),
             rules: BTreeMap::new(),
+            admin: BTreeMap::new(),
         };
         for sheet in sheets {
             let Some(document) = &sheet.document else { continue };
@@ -84,15 +89,24 @@ impl<'a> Names<'a> {
                 }
                 names.roles.insert(name.value.clone(), place);
             }
-            for rule in document.rules.iter().flat_map(|rules| &rules.value.0) {
-                let name = &rule.value.name;
-                if let Some(first) = names.rules.get(&name.value.0) {
-                    let message = taken("rule", &name.value.0, first);
-                    sheet.notes.add(name.spot, message);
+            let rules = document.rules.iter().flat_map(|rules| &rules.value.0);
+            let admin = document.admin.iter().flat_map(|rules| &rules.value.0);
+            let of_rules = rules.map(|rule| (&rule.value.name, false));
+            let of_admin = admin.map(|rule| (&rule.value.name, true));
+            for (name, is_admin) in of_rules.chain(of_admin) {
+                let text = &name.value.0;
+                // Records name either kind by its name alone.
+                if let Some(first) = names.rules.get(text).or_else(|| names.admin.get(text)) {
+                    sheet.notes.add(name.spot, taken("rule", text, first));
                     continue;
                 }
                 let place = sheet.notes.page.place(name.spot);
-                names.rules.insert(name.value.0.clone(), place);
+                let known = if is_admin {
+                    &mut names.admin
+                } else {
+                    &mut names.rules
+                };
+                known.insert(text.clone(), place);
             }
         }
         names
@@ -248,7 +262,7 @@ pub(super) fn rules(
 }
 
 fn rule(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes<'_>) -> Option<Rule> {
-    let matcher = matcher(written, names, env, notes);
+    let matcher = matcher(&written.identity.value, names, env, notes);
     let effect = match (&written.grant, &written.deny) {
         (Some(grant), _) => {
             let granted = &grant.value;
@@ -271,8 +285,30 @@ fn rule(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes
     })
 }
 
-fn matcher(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes<'_>) -> Matcher {
-    let identity = &written.identity.value;
+pub(super) fn admin(
+    document: &Document,
+    names: &Names<'_>,
+    env: &Arc<Env>,
+    notes: &mut Notes<'_>,
+) -> Vec<AdminRule> {
+    let written = document.admin.iter().flat_map(|rules| &rules.value.0);
+    written
+        .map(|written| admin_rule(&written.value, names, env, notes))
+        .collect()
+}
+
+fn admin_rule(written: &AdminText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes<'_>) -> AdminRule {
+    let words = written.allow.value.0.iter();
+    AdminRule {
+        name: RuleName::new(&written.name.value.0),
+        matcher: matcher(&written.identity.value, names, env, notes),
+        allow: words.flat_map(|word| word.value.actions()).collect(),
+        place: notes.page.place(written.name.spot),
+        excerpt: notes.page.line(written.name.spot),
+    }
+}
+
+fn matcher(identity: &IdentityText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes<'_>) -> Matcher {
     let globs = |patterns: &Option<Written<Patterns>>| {
         let values = &patterns.as_ref()?.value.0;
         let globs = values.iter().map(|pattern| Glob::new(pattern.value.0.clone()));

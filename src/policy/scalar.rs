@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::domain::admin::AdminAction;
+
 use super::declaration::Privilege;
 use super::reading::{Many, Notes, Read, fragment, inline_schema};
 use super::tree::{Node, Written};
@@ -233,6 +235,67 @@ impl Read for Privilege {
             );
         }
         found
+    }
+}
+
+/// What operators may ask for: one word for each, and two that stand for several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AdminWord {
+    One(AdminAction),
+    /// Everything that only looks.
+    Read,
+    All,
+}
+
+impl AdminWord {
+    const READ: &str = "read";
+    const ALL: &str = "all";
+
+    pub(super) fn actions(self) -> impl Iterator<Item = AdminAction> {
+        AdminAction::ALL.into_iter().filter(move |action| match self {
+            Self::One(one) => one == *action,
+            Self::Read => action.only_looks(),
+            Self::All => true,
+        })
+    }
+
+    fn words() -> Vec<&'static str> {
+        let actions = AdminAction::ALL.into_iter().map(AdminAction::label);
+        actions.chain([Self::READ, Self::ALL]).collect()
+    }
+}
+
+impl Read for AdminWord {
+    fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
+        let text = text(node, notes)?;
+        let one = AdminAction::ALL.into_iter().find(|action| action.label() == text);
+        let found = match text {
+            Self::READ => Some(Self::Read),
+            Self::ALL => Some(Self::All),
+            _ => one.map(Self::One),
+        };
+        if found.is_none() {
+            let known = Self::words().join(", ");
+            notes.add(
+                node.spot,
+                format!("`{text}` is nothing that can be allowed; known: {known}"),
+            );
+        }
+        found
+    }
+}
+
+impl JsonSchema for AdminWord {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "AdminWord".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        fragment(serde_json::json!({"type": "string", "enum": Self::words()}))
     }
 }
 

@@ -28,6 +28,7 @@ const EVERYTHING: &str = r#"{"version": 1,
    "grant": {"role": "a", "login_ttl": "30m", "session_max": "8h", "login_max_age": "7d"},
    "limits": {"sessions": 3}, "correlation": "optional"},
   {"name": "n", "identity": {"provider": "p"}, "deny": "gone"}],
+"admin": [{"name": "o", "identity": {"provider": "p", "groups": "g"}, "allow": ["read", "sessions.kill", "all"]}],
 "cases": [
   {"claims": "c.json", "provider": "p", "target": "t", "database": "d", "role": "a", "expect": {"role": "a", "rule": "r"}},
   {"claims": "c.json", "provider": "p", "target": "t", "expect": "deny"}]}"#;
@@ -201,6 +202,8 @@ fn probes() -> Vec<Value> {
         json!("a.f(x;)"),
         json!("deny"),
         json!("select"),
+        json!("sessions.list"),
+        json!("Reload"),
         json!("SELECT"),
         json!("optional"),
         json!("required"),

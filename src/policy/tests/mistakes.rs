@@ -181,7 +181,6 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
         rule("correlation: required"),
         rule("limits: {connections: 10}"),
         "version: 1\nguardrails: []\n".to_owned(),
-        "version: 1\nadmin: []\n".to_owned(),
         "version: 1\nroles:\n  n: {target: orders, database: orders, tags: [pii], grants: [{privileges: [select], on: {tables: [a.b]}}]}\n".to_owned(),
     ];
     for text in rows {

@@ -1,5 +1,6 @@
 //! The room from outside: whole policies in, decisions and mistakes out.
 
+mod admin;
 mod decisions;
 mod examples;
 mod mistakes;
