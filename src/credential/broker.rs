@@ -2,14 +2,15 @@
 //! on the control runtime (`actor`), so a login is never minted twice for the same need.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::audit::{Facts, Journal, Receipt};
-use crate::credential::actor::{Actor, Command, Wish};
+use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
 use crate::credential::connection::Access;
 use crate::credential::ending::World;
@@ -17,6 +18,7 @@ use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
 use crate::credential::live::{self, Finding};
 use crate::credential::naming::LoginName;
+use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::secret::Secret;
@@ -44,7 +46,7 @@ pub struct BrokerSettings {
 }
 
 impl BrokerSettings {
-    fn access(&self, control: &Handle) -> Access {
+    pub(super) fn access(&self, control: &Handle) -> Access {
         Access {
             target: self.target.clone(),
             address: self.address.clone(),
@@ -72,21 +74,33 @@ pub trait Retire: Send + Sync {
 pub struct Broker {
     commands: mpsc::Sender<Command>,
     state: Arc<State>,
-    settings: Arc<BrokerSettings>,
+    settings: Arc<watch::Sender<Arc<BrokerSettings>>>,
     control: Handle,
 }
 
-/// What `/readyz` is told.
+/// What `/readyz` is told, and why a new credential is not in use yet.
 #[derive(Debug)]
-pub(super) struct State(Mutex<Result<(), String>>);
+pub(super) struct State(Mutex<(Result<(), String>, Option<String>)>);
 
 impl State {
+    fn locked(&self) -> MutexGuard<'_, (Result<(), String>, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn set(&self, state: Result<(), String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.locked().0 = state;
     }
 
     pub(super) fn get(&self) -> Result<(), String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.locked().0.clone()
+    }
+
+    pub(super) fn set_pending(&self, why: Option<String>) {
+        self.locked().1 = why;
+    }
+
+    pub(super) fn pending(&self) -> Option<String> {
+        self.locked().1.clone()
     }
 }
 
@@ -101,15 +115,17 @@ impl Broker {
         control: &Handle,
     ) -> Self {
         let (commands, inbox) = mpsc::channel(WAITING_MAX);
-        let state = Arc::new(State(Mutex::new(Err("not connected yet".to_owned()))));
-        let settings = Arc::new(settings);
-        let world = World::new(settings.access(control), settings.home(), journal, random, retire);
-        let actor = Actor::new(world, Arc::clone(&settings), clock, Arc::clone(&state));
+        let state = State(Mutex::new((Err("not connected yet".to_owned()), None)));
+        let state = Arc::new(state);
+        let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
+        let world = World::new(accesses, settings.home(), journal, random, retire);
+        let (settings, updates) = watch::channel(Arc::new(settings));
+        let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
         control.spawn(actor.run(inbox));
         Self {
             commands,
             state,
-            settings,
+            settings: Arc::new(settings),
             control: control.clone(),
         }
     }
@@ -131,15 +147,72 @@ impl Broker {
             max_age: grant.login_max_age(),
             facts: Arc::clone(who),
         };
-        let (reply, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::Lease(wish, reply)).await;
-        sent.map_err(|_| self.stopped())?;
-        answer.await.map_err(|_| self.stopped())?
+        self.ask(|reply| Command::Lease(wish, reply)).await?
     }
 
     /// Can logins be minted? If not, why not.
     pub fn ready(&self) -> Result<(), String> {
         self.state.get()
+    }
+
+    /// All logins of this replica, by name.
+    pub async fn logins(&self) -> Result<Vec<LoginView>, BrokerError> {
+        self.ask(Command::Logins).await
+    }
+
+    /// Replaces every login that a session uses by its next generation, minted before this returns:
+    /// new sessions get it, and the old one ends with its last session. Logins that no session uses
+    /// end at once. Calls at one time share one rotation. An error says how far it came; what was
+    /// replaced stays replaced, and the rest goes on as it was.
+    pub async fn rotate(&self) -> Result<Rotated, BrokerError> {
+        self.ask(Command::Rotate).await?
+    }
+
+    /// Ends the logins that `of` chooses, whoever holds them: they are disabled and their sessions
+    /// told to end when this returns, unless the server cannot be reached; then the endings are tried
+    /// until they succeed. `of` sees the facts of the session that a login was minted for, and the
+    /// login's name. Returns how many were chosen. `why` ends in the journal.
+    pub async fn end_logins(
+        &self,
+        of: Arc<dyn Fn(&Facts) -> bool + Send + Sync>,
+        why: &'static str,
+    ) -> usize {
+        let ended = self.ask(|reply| Command::End { of, why, reply }).await;
+        // A broker that has stopped has ended all of them.
+        ended.unwrap_or(0)
+    }
+
+    /// A session saw that its login was changed: this is recorded, and the login ended. `what` ends in
+    /// the journal and must hold no secret.
+    pub fn tampered(&self, login: &str, what: String) {
+        let login = login.to_owned();
+        self.tell(Command::Tampered { login, what });
+    }
+
+    /// A connection of this login failed in a way that its identity could have brought about: the
+    /// login is looked at now instead of at its next renewal.
+    pub fn suspect(&self, login: &str) {
+        let login = login.to_owned();
+        self.tell(Command::Suspect { login });
+    }
+
+    /// How the server is reached from now on: user, password and TLS; the other settings stay as they
+    /// were at the start. The old credential stays in use until a connection with the new one succeeded;
+    /// until then that is tried again and again, at once if there is no connection at all.
+    pub fn update(&self, settings: BrokerSettings) {
+        self.settings.send_modify(|current| {
+            *current = Arc::new(BrokerSettings {
+                user: settings.user,
+                password: settings.password,
+                tls: settings.tls,
+                ..BrokerSettings::clone(current)
+            });
+        });
+    }
+
+    /// Why the credential of the last `update` is not in use yet. `None`: it is.
+    pub fn update_pending(&self) -> Option<String> {
+        self.state.pending()
     }
 
     /// Ends all logins of this replica, and the broker. Bounded: what cannot be ended in time stays
@@ -152,22 +225,34 @@ impl Broker {
             }
         };
         if tokio::time::timeout(SHUTDOWN_LIMIT, stop).await.is_err() {
-            tracing::warn!(target_name = %self.settings.target, "the broker did not stop in time");
+            tracing::warn!(target_name = %self.settings.borrow().target, "the broker did not stop in time");
         }
     }
 
     /// What is missing, or too much, at this target for these roles.
     pub async fn check_live(&self, roles: &[RoleName]) -> Result<Vec<Finding>, BrokerError> {
-        check_live(&self.settings, roles, &self.control).await
+        let settings = Arc::clone(&self.settings.borrow());
+        check_live(&settings, roles, &self.control).await
     }
 
-    pub fn tampered(&self, _: &str, _: String) {}
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BrokerError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || BrokerError::Stopped {
+            target: self.settings.borrow().target.clone(),
+        };
+        let sent = self.commands.send(command(reply)).await;
+        sent.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
+    }
 
-    pub fn update(&self, _: BrokerSettings) {}
-
-    fn stopped(&self) -> BrokerError {
-        BrokerError::Stopped {
-            target: self.settings.target.clone(),
+    /// Without waiting. Never lost, also when many sessions wait for logins.
+    fn tell(&self, command: Command) {
+        if let Err(TrySendError::Full(command)) = self.commands.try_send(command) {
+            let commands = self.commands.clone();
+            self.control.spawn(async move {
+                // Fails only when the broker has stopped, and then the login is gone too.
+                let _ = commands.send(command).await;
+            });
         }
     }
 }
@@ -187,7 +272,7 @@ pub async fn check_live(
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
-            .field("target", &self.settings.target)
+            .field("target", &self.settings.borrow().target)
             .finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::credential::error::{BrokerError, chain};
+use crate::credential::lease::Lease;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, TargetName};
 
@@ -19,6 +20,9 @@ use crate::domain::target::{DatabaseName, TargetName};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Every statement of ours touches a few catalogue rows; what takes longer waits for a lock.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
+/// Others wait while a secret is tried; the answer is a nicety, because the renewal that follows sets the
+/// secret again.
+const SECRET_LIMIT: Duration = Duration::from_secs(2);
 /// Fixes what the statements rely on, whatever the server's or the broker's own settings say. The
 /// timeouts are a little below [`STATEMENT_LIMIT`], so that the server says why first.
 const OPTIONS: &str = "-c search_path=pg_catalog -c datestyle=ISO -c timezone=UTC \
@@ -39,6 +43,31 @@ pub(super) struct Access {
 }
 
 impl Access {
+    pub(super) fn same_login_as(&self, other: &Self) -> bool {
+        self.user == other.user && self.password.expose() == other.password.expose()
+    }
+
+    /// A TLS configuration is the same only when it is the very same one: files may have changed.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        tls && self.same_login_as(other)
+    }
+
+    /// Does the server refuse this login's secret? Anything else that goes wrong proves nothing.
+    pub(super) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
+        let as_login = Self {
+            user: lease.login().to_string(),
+            password: Secret::new(lease.password().expose().clone()),
+            ..self.clone()
+        };
+        let attempt = tokio::time::timeout(SECRET_LIMIT, as_login.connect(database)).await;
+        matches!(attempt, Ok(Err(BrokerError::WrongPassword { .. })))
+    }
+
     pub(super) async fn connect(&self, database: &DatabaseName) -> Result<Connection, BrokerError> {
         let mut config = Config::new();
         config

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::audit::{Event, Facts, Journal, Record};
@@ -28,7 +28,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// What an ending needs, besides the login.
 #[derive(Clone)]
 pub(super) struct World {
-    pub(super) access: Access,
+    /// The credential that worked last; each attempt takes the one of its moment.
+    access: watch::Receiver<Arc<Access>>,
     /// Where the broker connects.
     pub(super) home: DatabaseName,
     pub(super) journal: Journal,
@@ -39,7 +40,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(
-        access: Access,
+        access: watch::Receiver<Arc<Access>>,
         home: DatabaseName,
         journal: Journal,
         random: Arc<dyn Random>,
@@ -53,6 +54,10 @@ impl World {
             retire,
             slots: Arc::new(Semaphore::new(ENDINGS_MAX)),
         }
+    }
+
+    pub(super) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.borrow())
     }
 
     /// Records what was done already. A full disk must not keep a login alive, so this only warns; the
@@ -92,7 +97,8 @@ pub(super) async fn end(world: World, ended: Ended) {
 }
 
 async fn attempt(world: &World, ended: &Ended, disabled: &mut bool) -> Result<(), BrokerError> {
-    let connection = world.access.connect(&world.home).await?;
+    let access = world.access();
+    let connection = access.connect(&world.home).await?;
     let there = connection.disable(&ended.login).await?;
     if there && !*disabled {
         *disabled = true;
@@ -117,7 +123,7 @@ async fn attempt(world: &World, ended: &Ended, disabled: &mut bool) -> Result<()
         if database == world.home {
             connection.hand_over(&ended.login, &ended.role).await?;
         } else {
-            let there = world.access.connect(&database).await?;
+            let there = access.connect(&database).await?;
             there.hand_over(&ended.login, &ended.role).await?;
         }
     }

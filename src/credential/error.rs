@@ -49,6 +49,21 @@ pub enum BrokerError {
         #[source]
         source: JournalError,
     },
+    #[error(
+        "{limit} logins of this installation exist at target {target}, and no more are minted; run: gatepost doctor"
+    )]
+    TooManyLogins { target: TargetName, limit: usize },
+    #[error(
+        "the rotation at target {target} stopped after {replaced} logins were replaced and {dropped} dropped; \
+         {left} are as they were: {why}"
+    )]
+    Rotation {
+        target: TargetName,
+        replaced: usize,
+        dropped: usize,
+        left: usize,
+        why: String,
+    },
     #[error("the broker of target {target} has stopped")]
     Stopped { target: TargetName },
 }
@@ -64,6 +79,8 @@ impl BrokerError {
             | Self::MissingPrivilege { .. }
             | Self::MissingRole { .. }
             | Self::Journal { .. }
+            | Self::TooManyLogins { .. }
+            | Self::Rotation { .. }
             | Self::Stopped { .. } => false,
         }
     }
@@ -78,6 +95,8 @@ impl BrokerError {
             | Self::MissingPrivilege { .. }
             | Self::MissingRole { .. }
             | Self::Journal { .. }
+            | Self::TooManyLogins { .. }
+            | Self::Rotation { .. }
             | Self::Stopped { .. } => None,
         }
     }
@@ -117,6 +136,8 @@ impl Refuse for LeaseError {
             | BrokerError::TimedOut { .. } => (RefusalCode::TargetUnavailable, Reason::TargetDown),
             BrokerError::MissingPrivilege { .. }
             | BrokerError::MissingRole { .. }
+            | BrokerError::TooManyLogins { .. }
+            | BrokerError::Rotation { .. }
             | BrokerError::Server { .. } => (RefusalCode::TargetUnavailable, Reason::LoginNotMinted),
             BrokerError::Journal { .. } => (RefusalCode::AuditUnavailable, Reason::JournalFailed),
             BrokerError::Stopped { .. } => (RefusalCode::TargetUnavailable, Reason::ShuttingDown),

@@ -13,17 +13,22 @@ pub mod lease;
 pub mod live;
 pub mod naming;
 pub mod roles;
+pub mod view;
 
 mod actor;
 mod books;
 mod connection;
 mod ending;
+mod inspection;
 mod postgres;
 mod sweep;
 mod verifier;
 
+pub use actor::Rotated;
 pub use broker::{Broker, BrokerSettings, Retire, check_live};
 pub use error::{BrokerError, LeaseError};
+pub use inspection::TAMPER_CHECK_SQL;
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};
 pub use naming::{Epoch, LoginName, Mark};
+pub use view::{LoginState, LoginView};

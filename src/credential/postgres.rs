@@ -96,17 +96,6 @@ impl Connection {
         self.run("renewing a login", &sql).await
     }
 
-    /// Settings that a login gave itself (`ALTER ROLE … SET`): they would outlive a reset and meet the
-    /// next session. Names only: values may hold anything.
-    pub(super) async fn own_settings(&self, login: &LoginName) -> Result<Vec<String>, BrokerError> {
-        let sql = "SELECT DISTINCT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting \
-                   WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = $1) ORDER BY 1";
-        let rows = self
-            .limited("reading settings", self.client().query(sql, &[&login.as_str()]))
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
     /// Whether no new connection can be made with this login any more. `Ok(false)`: it is gone.
     pub(super) async fn disable(&self, login: &LoginName) -> Result<bool, BrokerError> {
         let name = quote_name(login.as_str());
@@ -119,9 +108,10 @@ impl Connection {
             Err(error) => return Err(error),
         }
         // Ends the login's sessions and hands over what it owns without pg_signal_backend and without
-        // being a member of the role: both rights come with the login for the rest of its life.
+        // being a member of the role: both rights come with the login for the rest of its life. From 16
+        // on a new owner must be one that we could `SET ROLE` to.
         let how = if self.version().await? >= ADMIN_PER_ROLE {
-            " WITH INHERIT TRUE, SET FALSE"
+            " WITH INHERIT TRUE, SET TRUE"
         } else {
             ""
         };
@@ -196,7 +186,8 @@ impl Connection {
         Ok(found.collect())
     }
 
-    /// Takes an epoch's lock for this connection, if nobody has it.
+    /// Takes an epoch's lock for this connection, if nobody has it. Advisory locks belong to a database, and
+    /// a replica may hold its own in another one, so those count too.
     pub(super) async fn try_lock(
         &self,
         installation: &Installation,
@@ -210,7 +201,37 @@ impl Connection {
                 self.client().query_one(sql, &[&high, &low]),
             )
             .await?;
-        Ok(row.get(0))
+        if !row.get::<_, bool>(0) {
+            return Ok(false);
+        }
+        if self.is_locked_by_others(installation, epoch).await? {
+            self.unlock(installation, epoch).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether another connection holds an epoch's lock, in whatever database.
+    pub(super) async fn is_locked_by_others(
+        &self,
+        installation: &Installation,
+        epoch: &Epoch,
+    ) -> Result<bool, BrokerError> {
+        let (high, low) = lock_keys(installation, epoch);
+        let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
+                   AND classid = $1::int4::oid AND objid = $2::int4::oid AND pid <> pg_backend_pid())";
+        let rows = self
+            .query("looking for an epoch's lock", sql, &[&high, &low])
+            .await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    pub(super) async fn unlock(&self, installation: &Installation, epoch: &Epoch) -> Result<(), BrokerError> {
+        let (high, low) = lock_keys(installation, epoch);
+        let sql = "SELECT pg_advisory_unlock($1, $2)";
+        self.query("releasing an epoch's lock", sql, &[&high, &low])
+            .await
+            .map(drop)
     }
 }
 

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Facts;
-use crate::credential::connection::Connection;
 use crate::credential::ending::{Ended, World, end};
 use crate::credential::error::{BrokerError, chain};
-use crate::credential::naming::{Epoch, lock_keys};
+use crate::credential::naming::Epoch;
 use crate::credential::postgres::Found;
 use crate::domain::ids::Installation;
 use crate::domain::target::Engine;
@@ -21,23 +20,29 @@ use crate::domain::target::Engine;
 /// backoff.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
 
-pub(super) async fn sweep(world: World, installation: Installation, own: Epoch) {
-    if let Err(error) = attempt(&world, &installation, &own).await {
-        tracing::warn!(error = %chain(&error), "could not look for logins that were left behind");
-    }
+/// Returns how many logins of other epochs there still are, if that could be learned.
+pub(super) async fn sweep(world: World, installation: Installation, own: Epoch) -> Option<usize> {
+    let swept = attempt(&world, &installation, &own).await;
+    swept
+        .inspect_err(|error| {
+            tracing::warn!(error = %chain(error), "could not look for logins that were left behind");
+        })
+        .ok()
 }
 
-async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Result<(), BrokerError> {
-    let connection = world.access.connect(&world.home).await?;
+async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Result<usize, BrokerError> {
+    let connection = world.access().connect(&world.home).await?;
     let mut suspects = BTreeSet::new();
-    for epoch in epochs(&connection.minted(installation).await?, own) {
+    let found = connection.minted(installation).await?;
+    let mut others = found.iter().filter(|found| found.mark.epoch != *own).count();
+    for epoch in epochs(&found, own) {
         if connection.try_lock(installation, &epoch).await? {
-            unlock(&connection, installation, &epoch).await?;
+            connection.unlock(installation, &epoch).await?;
             suspects.insert(epoch);
         }
     }
     if suspects.is_empty() {
-        return Ok(());
+        return Ok(others);
     }
     tokio::time::sleep(SECOND_LOOK).await;
     for epoch in suspects {
@@ -48,10 +53,11 @@ async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Res
         for orphan in found.into_iter().filter(|found| found.mark.epoch == epoch) {
             tracing::info!(login = %orphan.login, replica = %orphan.mark.replica, "ending a login that was left behind");
             end(world.clone(), ended(world, orphan)).await;
+            others = others.saturating_sub(1);
         }
-        unlock(&connection, installation, &epoch).await?;
+        connection.unlock(installation, &epoch).await?;
     }
-    Ok(())
+    Ok(others)
 }
 
 fn epochs(found: &[Found], own: &Epoch) -> BTreeSet<Epoch> {
@@ -61,7 +67,7 @@ fn epochs(found: &[Found], own: &Epoch) -> BTreeSet<Epoch> {
 
 fn ended(world: &World, orphan: Found) -> Ended {
     let facts = Facts {
-        target: Some(world.access.target.clone()),
+        target: Some(world.access().target.clone()),
         engine: Some(Engine::Postgres),
         role: Some(orphan.mark.role.clone()),
         login: Some(orphan.login.shared()),
@@ -73,17 +79,4 @@ fn ended(world: &World, orphan: Found) -> Ended {
         facts: Arc::new(facts),
         why: "left behind by a replica that is gone",
     }
-}
-
-async fn unlock(
-    connection: &Connection,
-    installation: &Installation,
-    epoch: &Epoch,
-) -> Result<(), BrokerError> {
-    let (high, low) = lock_keys(installation, epoch);
-    let sql = "SELECT pg_advisory_unlock($1, $2)";
-    connection
-        .query("releasing an epoch's lock", sql, &[&high, &low])
-        .await
-        .map(drop)
 }

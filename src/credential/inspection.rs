@@ -1,0 +1,185 @@
+//! Is a minted login still as gatepost left it? Asked by the broker at each renewal, by `doctor`, and
+//! by every new connection of the login itself.
+
+use std::time::{Duration, SystemTime};
+
+use crate::credential::connection::Connection;
+use crate::credential::error::BrokerError;
+use crate::credential::naming::{LoginName, MINTED_GROUP, Mark, quote_name};
+use crate::credential::postgres::ServerTime;
+
+/// For a new upstream connection, run as the minted login itself before anything else. Answers with one
+/// row of one text column: `NULL`, or what is not as gatepost left it (names of settings, roles and
+/// attributes, never values). An error is as bad an answer as a text.
+///
+/// A setting of the login may have put a schema of its own in front of `pg_catalog`, so every function,
+/// operator and type says where it is from. What only others can see (the password, who was made a
+/// member of the login) is for the renewal to find.
+pub const TAMPER_CHECK_SQL: &str = "SELECT pg_catalog.string_agg(t.what, ', ') FROM (\
+    SELECT pg_catalog.concat('setting ', pg_catalog.split_part(s.text, '=', 1)) AS what \
+    FROM pg_catalog.pg_roles AS r \
+    JOIN pg_catalog.pg_db_role_setting AS d ON d.setrole OPERATOR(pg_catalog.=) r.oid \
+    CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS s (text) \
+    WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
+    UNION ALL SELECT pg_catalog.concat('member of ', g.rolname) \
+    FROM pg_catalog.pg_roles AS r \
+    JOIN pg_catalog.pg_auth_members AS m ON m.member OPERATOR(pg_catalog.=) r.oid \
+    JOIN pg_catalog.pg_roles AS g ON g.oid OPERATOR(pg_catalog.=) m.roleid \
+    WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
+    AND (SELECT pg_catalog.count(DISTINCT n.roleid) FROM pg_catalog.pg_auth_members AS n \
+         WHERE n.member OPERATOR(pg_catalog.=) r.oid) OPERATOR(pg_catalog.<>) 2 \
+    UNION ALL SELECT 'attribute' FROM pg_catalog.pg_roles AS r \
+    WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
+    AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls)) AS t";
+
+/// What the catalogue says about a login.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) can_login: bool,
+    pub(super) inherits: bool,
+    pub(super) connection_limit: i32,
+    /// As the server writes it; `None`: for ever.
+    pub(super) until: Option<String>,
+    pub(super) expired: bool,
+    /// `SUPERUSER`, `CREATEROLE` …
+    pub(super) attributes: Vec<String>,
+    /// Names only: values may hold anything.
+    pub(super) settings: Vec<String>,
+    pub(super) member_of: Vec<String>,
+    /// Memberships that the login could hand on.
+    pub(super) admin_of: Vec<String>,
+    /// Who else may act as this login.
+    pub(super) members: Vec<String>,
+    pub(super) comment: Option<String>,
+    /// The server's clock.
+    pub(super) now: SystemTime,
+}
+
+const INSPECT: &str = "SELECT r.rolcanlogin, r.rolinherit, r.rolconnlimit, r.rolvaliduntil::text, \
+    coalesce(r.rolvaliduntil <= clock_timestamp(), false), \
+    ARRAY(SELECT a.name FROM (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), \
+        ('CREATEDB', r.rolcreatedb), ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)) AS a (name, there) \
+        WHERE a.there), \
+    ARRAY(SELECT DISTINCT split_part(s.text, '=', 1) FROM pg_db_role_setting AS d, unnest(d.setconfig) AS s (text) \
+        WHERE d.setrole = r.oid ORDER BY 1), \
+    ARRAY(SELECT DISTINCT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid \
+        WHERE m.member = r.oid ORDER BY 1), \
+    ARRAY(SELECT DISTINCT g.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid \
+        WHERE m.member = r.oid AND m.admin_option ORDER BY 1), \
+    ARRAY(SELECT DISTINCT u.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS u ON u.oid = m.member \
+        WHERE m.roleid = r.oid AND u.rolname <> current_user ORDER BY 1), \
+    shobj_description(r.oid, 'pg_authid'), extract(epoch FROM clock_timestamp())::float8 \
+    FROM pg_roles AS r WHERE r.rolname = $1";
+
+impl Connection {
+    /// `None`: no role of this name.
+    pub(super) async fn inspect(&self, login: &LoginName) -> Result<Option<Seen>, BrokerError> {
+        let rows = self
+            .query("inspecting a login", INSPECT, &[&login.as_str()])
+            .await?;
+        Ok(rows.first().map(|row| Seen {
+            can_login: row.get(0),
+            inherits: row.get(1),
+            connection_limit: row.get(2),
+            until: row.get(3),
+            expired: row.get(4),
+            attributes: row.get(5),
+            settings: row.get(6),
+            member_of: row.get(7),
+            admin_of: row.get(8),
+            members: row.get(9),
+            comment: row.get(10),
+            now: SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(row.get(11)).unwrap_or_default(),
+        }))
+    }
+
+    /// A login that is not there may go by another name; its comment tells, and it gets its own back,
+    /// so that it can be ended. Returns the other name.
+    pub(super) async fn undo_rename(
+        &self,
+        login: &LoginName,
+        mark: &Mark,
+    ) -> Result<Option<String>, BrokerError> {
+        let sql = "SELECT r.rolname::text FROM pg_roles AS r JOIN pg_shdescription AS d ON d.objoid = r.oid \
+                   AND d.classoid = 'pg_authid'::regclass WHERE d.description = $1";
+        let comment = mark.to_comment();
+        let rows = self
+            .query("looking for a renamed login", sql, &[&comment])
+            .await?;
+        let Some(name) = rows.first().map(|row| row.get::<_, String>(0)) else {
+            return Ok(None);
+        };
+        let sql = format!(
+            "ALTER ROLE {} RENAME TO {}",
+            quote_name(&name),
+            quote_name(login.as_str())
+        );
+        self.run("undoing a login's new name", &sql).await?;
+        Ok(Some(name))
+    }
+}
+
+impl Seen {
+    /// What is not as gatepost left it: one phrase each, to be read after the login's name.
+    pub(super) fn changes<'a>(
+        &self,
+        mark: &Mark,
+        untils: impl Iterator<Item = &'a ServerTime>,
+    ) -> Vec<String> {
+        let mut what = self.liberties(mark.role.as_str());
+        if !self.can_login {
+            what.push("it was disabled by someone else".to_owned());
+        }
+        if self.connection_limit != -1 {
+            what.push(format!(
+                "its connection limit was set to {}",
+                self.connection_limit
+            ));
+        }
+        if !self.inherits {
+            what.push("it was set to NOINHERIT".to_owned());
+        }
+        if !untils
+            .into_iter()
+            .any(|until| self.until.as_ref() == Some(&until.text))
+        {
+            what.push("its end was moved".to_owned());
+        }
+        if self.comment.as_deref() != Some(mark.to_comment().as_str()) {
+            what.push("its comment was changed".to_owned());
+        }
+        what
+    }
+
+    /// What gives a login more than it was minted with.
+    pub(super) fn liberties(&self, role: &str) -> Vec<String> {
+        let mut what = Vec::new();
+        if !self.settings.is_empty() {
+            what.push(format!("it set {} for itself", self.settings.join(", ")));
+        }
+        if !self.attributes.is_empty() {
+            what.push(format!("it was given {}", self.attributes.join(", ")));
+        }
+        let expected = [MINTED_GROUP, role];
+        let extra = self
+            .member_of
+            .iter()
+            .filter(|name| !expected.contains(&name.as_str()));
+        what.extend(extra.map(|name| format!("it was made a member of {name}")));
+        let lacking = expected
+            .iter()
+            .filter(|name| self.member_of.iter().all(|there| there != *name));
+        what.extend(lacking.map(|name| format!("its membership of {name} was taken away")));
+        what.extend(
+            self.admin_of
+                .iter()
+                .map(|name| format!("it was given ADMIN on {name}")),
+        );
+        what.extend(
+            self.members
+                .iter()
+                .map(|name| format!("{name} was made a member of it")),
+        );
+        what
+    }
+}
