@@ -76,10 +76,10 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
     ("schemars", &["policy/", "app/config/"]),
     ("cel", &["policy/"]),
     ("clap", &["cli/"]),
-    ("rustix", &["app/", "audit/reserve.rs"]),
+    ("rustix", &["app/", "audit/reserve.rs", "admin/door.rs"]),
     ("tracing_subscriber", &["app/"]),
     // Tests make the certificates that they need.
-    ("rcgen", &["cli/", "tls/tests.rs"]),
+    ("rcgen", &["cli/", "tls/tests.rs", "admin/tests/"]),
     ("postgres_protocol", &["wire/", "credential/"]),
 ];
 

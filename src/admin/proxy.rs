@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::admin::view::{
-    LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Rotated, SessionView,
+    LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Rotated,
 };
 use crate::audit::{AdminCall, Facts, JournalError};
 use crate::domain::{Identity, Mistake, ProviderName, Secret, TargetName};
 use crate::identity::TokenError;
 use crate::policy::{AdminPermit, AdminRights};
+use crate::session::roster::SessionView;
 use crate::tls::ServerTls;
 
 /// An answer that takes its time.
@@ -46,7 +47,8 @@ pub trait Proxy: fmt::Debug + Send + Sync {
     /// What the policy in force now allows. Nothing to whom a revocation strikes.
     fn rights(&self, identity: &Identity) -> AdminRights;
 
-    /// A refused call goes to the journal; nobody waits for it, and strangers' are summed up there.
+    /// A call that ends before anything is done goes to the journal; nobody waits for the disk, and
+    /// refusals of strangers are summed up there.
     fn note(&self, facts: Facts, call: AdminCall);
 
     /// Waits until the call is as durable as the journal's setting says.

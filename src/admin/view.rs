@@ -5,23 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use crate::audit::{Facts, IdentityFacts};
+use crate::audit::IdentityFacts;
 use crate::domain::revocation::Struck;
 use crate::domain::{ProviderName, Revocation, RoleName, TargetName};
 use crate::upstream::budget::BudgetStats;
-
-/// One open session.
-#[derive(Clone, Debug, Serialize)]
-pub struct SessionView {
-    /// Its reference is `session` in here; then who, from where, and what they reached.
-    #[serde(flatten)]
-    pub facts: Arc<Facts>,
-    #[serde(serialize_with = "rfc3339")]
-    pub opened: SystemTime,
-    /// `opening`, `idle`, `active` …
-    pub state: &'static str,
-    pub transactions: u64,
-}
 
 /// The connections to one target, over all threads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,8 +49,9 @@ pub struct LoginView {
     pub target: TargetName,
     pub login: String,
     pub role: RoleName,
-    pub identity: IdentityFacts,
-    pub generation: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityFacts>,
+    pub generation: u64,
     #[serde(serialize_with = "rfc3339")]
     pub minted_at: SystemTime,
     #[serde(serialize_with = "rfc3339")]

@@ -9,6 +9,7 @@ pub mod run;
 pub mod start;
 
 mod frozen;
+mod operate;
 mod reload;
 mod revoked;
 mod watch;

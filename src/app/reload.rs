@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::admin::view::Reloaded;
 use crate::app::build::{self, Built};
 use crate::app::config::settings::{Environment, Settings};
 use crate::app::frozen::frozen;
@@ -27,17 +28,9 @@ pub(super) struct Reloader {
     snapshots: watch::Sender<Arc<Snapshot>>,
     revoked: RevocationFile,
     built: Mutex<Arc<Built>>,
+    loaded_at: Mutex<SystemTime>,
     /// One change at a time.
     turn: tokio::sync::Mutex<()>,
-}
-
-/// A reload that was made.
-#[derive(Clone, Debug)]
-pub(super) struct Reloaded {
-    pub(super) epoch: u64,
-    pub(super) policy_version: Arc<str>,
-    /// What is different now, in the words of the configuration.
-    pub(super) changed: Vec<String>,
 }
 
 /// Why a revocation was not made. The list is as it was.
@@ -47,6 +40,8 @@ pub(super) enum RevokeError {
     File(#[source] io::Error),
     #[error("there are {REVOCATIONS_MAX} revocations already")]
     TooMany,
+    #[error("there is no such revocation")]
+    Unknown,
 }
 
 impl Reloader {
@@ -56,6 +51,7 @@ impl Reloader {
         built: Built,
         shared: Arc<Shared>,
     ) -> io::Result<(Self, watch::Receiver<Arc<Snapshot>>)> {
+        let now = shared.clock.now();
         let revoked = RevocationFile::in_folder(&built.settings.audit.directory);
         let first = Snapshot {
             epoch: 1,
@@ -72,6 +68,7 @@ impl Reloader {
             snapshots,
             revoked,
             built: Mutex::new(Arc::new(built)),
+            loaded_at: Mutex::new(now),
             turn: tokio::sync::Mutex::default(),
         };
         Ok((reloader, receiver))
@@ -85,8 +82,9 @@ impl Reloader {
         Arc::clone(&self.built.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn config(&self) -> &PathBuf {
-        &self.config
+    /// When the policy in force was put in force.
+    pub(super) fn loaded_at(&self) -> SystemTime {
+        *self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads everything anew. All of it counts from now on, or none of it and the mistakes are told.
@@ -153,6 +151,7 @@ impl Reloader {
         });
         tracing::info!(epoch, policy = %version, changed = changed.join(", "), "reloaded");
         *self.built.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        *self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner) = self.shared.clock.now();
         Ok(Reloaded {
             epoch,
             policy_version: version,
@@ -182,7 +181,13 @@ impl Reloader {
         }
     }
 
-    /// Shuts out whom it strikes, ends their sessions, then their logins.
+    /// Takes one back, by its [id](Revocation::id).
+    pub(super) async fn lift(&self, id: &str) -> Result<(), RevokeError> {
+        self.change_revocations(|list, now| list.without(id, now).ok_or(RevokeError::Unknown))
+            .await
+    }
+
+    /// Shuts out whom it strikes: nobody new comes in, and those who are in are told.
     pub(super) async fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
         self.change_revocations(|list, now| {
             let new = list.with(revocation, now);
@@ -195,7 +200,7 @@ impl Reloader {
     }
 
     /// Swaps the list: on disk first, then in force.
-    pub(super) async fn change_revocations(
+    async fn change_revocations(
         &self,
         change: impl FnOnce(&Revocations, SystemTime) -> Result<Revocations, RevokeError>,
     ) -> Result<(), RevokeError> {

@@ -347,6 +347,118 @@ fn many_records_share_syncs_and_receipts_come_in_order() {
     assert!(Line::read(first).unwrap().intact());
 }
 
+fn denied(address: [u8; 4]) -> Record {
+    let facts = Facts {
+        client: Some(ClientFacts {
+            address: (address, 1).into(),
+            application: None,
+        }),
+        ..Facts::default()
+    };
+    let reason = "no token was sent".to_owned();
+    Record::new(
+        Arc::new(facts),
+        Event::SessionDenied {
+            code: "token_missing",
+            reason,
+        },
+    )
+}
+
+fn records(directory: &Path, event: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(segment(directory)).unwrap();
+    let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    records
+        .filter(|record: &serde_json::Value| record["event"] == event)
+        .collect()
+}
+
+/// Appends until the first error, and says how often it went well.
+async fn append_until_refused(journal: &Journal, record: impl Fn(u64) -> Record) -> (u64, JournalError) {
+    for at in 0.. {
+        if let Err(error) = journal.append(record(at)).await {
+            return (at, error);
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_full_disk_leaves_its_reserve_to_work_under_way() {
+    let (pem, public) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, disk) = on_disk(directory.path(), &pem, 128 << 10);
+    let outcome = |number| transaction(number, Some(Outcome::Committed));
+    let mut written = 0;
+    run(async {
+        disk.full.store(true, Ordering::SeqCst);
+        // The write that finds the disk full is done all the same.
+        journal.append(transaction(1, None)).await.unwrap();
+        assert!(matches!(journal.health(), Err(JournalError::Reserved)));
+        let opened = Record::new(Arc::default(), Event::SessionOpened);
+        assert!(matches!(
+            journal.append(opened).await,
+            Err(JournalError::Reserved)
+        ));
+        for _ in 0..100 {
+            let stranger = journal.submit(denied([192, 0, 2, 7]));
+            assert!(matches!(stranger, Err(JournalError::Summed)));
+        }
+        let (intents, refused) = append_until_refused(&journal, |at| transaction(at, None)).await;
+        assert!(
+            intents > 10 && matches!(refused, JournalError::Reserved),
+            "{intents}, {refused}"
+        );
+        let (outcomes, refused) = append_until_refused(&journal, outcome).await;
+        assert!(
+            outcomes > 10 && matches!(refused, JournalError::Write(_)),
+            "{outcomes}, {refused}"
+        );
+        // Not even the reserve is left: what has happened waits in memory.
+        let later = journal.submit(outcome(0)).unwrap();
+        assert!(journal.append(outcome(0)).await.is_err());
+        assert!(journal.append(transaction(0, None)).await.is_err());
+        disk.full.store(false, Ordering::SeqCst);
+        later.durable().await.unwrap();
+        written = outcomes + 3;
+        // And the reserve comes back by itself.
+        while journal.health().is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(disk.reserved.load(Ordering::SeqCst), 128 << 10);
+        journal.close().await;
+    });
+    verify::verify(directory.path(), &public).unwrap();
+    let on_record = records(directory.path(), "transaction.outcome").len() as u64;
+    assert_eq!(on_record, written);
+    let sums = records(directory.path(), "session.denied_many");
+    assert_eq!(sums.len(), 1);
+    assert_eq!(sums[0]["detail"]["count"], 100);
+    assert!(records(directory.path(), "session.opened").is_empty());
+}
+
+/// Fails the write of one denial by which nobody was let in: it is not lost, but summed.
+#[test]
+fn a_stranger_s_denial_in_a_failed_write_is_counted() {
+    let (pem, _) = new_key();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, disk) = on_disk(directory.path(), &pem, 0);
+    run(async {
+        disk.full.store(true, Ordering::SeqCst);
+        let pending = journal.submit(denied([192, 0, 2, 7])).unwrap();
+        assert!(journal.append(opened(1)).await.is_err());
+        assert!(pending.durable().await.is_err());
+        disk.full.store(false, Ordering::SeqCst);
+        while journal.health().is_err() {
+            tokio::task::yield_now().await;
+        }
+        journal.close().await;
+    });
+    assert!(records(directory.path(), "session.denied").is_empty());
+    let sums = records(directory.path(), "session.denied_many");
+    assert_eq!(sums[0]["detail"]["count"], 1);
+}
+
 #[test]
 fn refused_calls_of_nobody_known_are_summed_up_like_strangers() {
     let call = |uid| {
@@ -384,7 +496,8 @@ fn refused_calls_of_nobody_known_are_summed_up_like_strangers() {
         let journal = Journal::open(settings(folder.path(), &key), Arc::new(Still), normalise).unwrap();
         for _ in 0..30 {
             for (facts, uid) in [(&stranger, None), (&known, None), (&Arc::default(), Some(1000))] {
-                let _pending = journal.submit(Record::new(Arc::clone(facts), call(uid))).unwrap();
+                // Beyond the rate it says that the call was only counted.
+                let _pending = journal.submit(Record::new(Arc::clone(facts), call(uid)));
             }
         }
         journal.close().await;
@@ -396,8 +509,8 @@ fn refused_calls_of_nobody_known_are_summed_up_like_strangers() {
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let count = |needle: &str| text.lines().filter(|line| line.contains(needle)).count();
-    // Ten of the stranger's, all of the others.
-    assert_eq!(count(r#""event":"admin.reload""#), 10 + 30 + 30, "{text}");
+    // Ten of the stranger's, ten of the known one's, all of a user of this machine.
+    assert_eq!(count(r#""event":"admin.reload""#), 10 + 10 + 30, "{text}");
     assert_eq!(
         count(r#""detail":{"address":"192.0.2.1","count":20}"#),
         1,

@@ -97,6 +97,8 @@ pub enum Reason {
     StartupParameter {
         name: String,
     },
+    /// The database refuses what the start-up packet asks to be set.
+    SettingsRefused,
     SessionLimit {
         limit: u32,
     },
@@ -233,6 +235,7 @@ impl fmt::Display for Reason {
             Self::TokenClaims => "token lacks a required claim or has one of the wrong type",
             Self::ProviderUnavailable => "the identity provider's keys are not available",
             Self::NoGrant { .. } => "no rule permits this identity, database and role",
+            Self::SettingsRefused => "the database refuses the start-up settings",
             Self::TargetDown => "the database is not reachable",
             Self::LoginNotMinted => "no database login could be made for this identity",
             Self::JournalFailed => "the audit journal cannot be written, so writes are refused",
@@ -277,21 +280,30 @@ impl Reason {
             Self::TokenClaims => {
                 "Ask the operator to compare the token's claims with what this provider should issue."
             }
-            Self::ProviderUnavailable | Self::TargetDown | Self::LoginNotMinted | Self::ShuttingDown => {
-                "Try again shortly."
+            Self::ProviderUnavailable | Self::TargetDown | Self::LoginNotMinted => {
+                "Try again shortly; if it stays so, tell the operator the session reference."
             }
+            Self::ShuttingDown => "Connect again.",
             Self::TokenInParameter { .. } => {
                 "Put the token in the password field only; names and options end in logs. Treat this token as exposed."
             }
-            Self::EscapeStatement { .. } => "Connect with the role that you need as user.",
+            Self::EscapeStatement { .. } => {
+                "Connect with the role that you need as user and with client_encoding UTF8; \
+                 roles and logins are the operator's to change."
+            }
             Self::StartupParameter { .. } => "Remove it from the connection settings.",
+            Self::SettingsRefused => {
+                "Check the names and values in the connection's options (PGOPTIONS): \
+                 try them with SET in a session without them."
+            }
             Self::SessionLimit { .. } | Self::RuleLimit { .. } | Self::QueueTimeout { .. } => {
                 "Close idle connections or ask the operator for a higher limit."
             }
             Self::JournalFailed => {
                 "Tell the operator: the audit directory is full or failing. Reads still work."
             }
-            Self::SessionLifeOver | Self::EndedByOperator | Self::LoginTampered => "Connect again.",
+            Self::SessionLifeOver | Self::EndedByOperator => "Connect again.",
+            Self::LoginTampered => "Connect again: another login is made. The change is on record.",
             Self::PolicyChanged => "Connect again; \"gatepost explain\" shows what the policy grants now.",
             Self::Revoked => "Ask the operator; a new token does not help while the revocation lasts.",
             Self::StatementTimeout { .. } => {
@@ -302,7 +314,13 @@ impl Reason {
             }
             Self::IdleSession { .. } => "Connect again when there is work, or keep connections in use.",
             Self::IdentityExpired => "Connect again with a new token.",
-            Self::TooLarge { .. } | Self::Unsupported { .. } => "See the limits in gatepost's documentation.",
+            Self::TooLarge { .. } => {
+                "Send less at once; large values belong into parameters or COPY. \
+                 See the limits in gatepost's documentation."
+            }
+            Self::Unsupported { .. } => {
+                "Change the client driver's settings; client_encoding UTF8 always works."
+            }
             Self::TimedOut { .. } | Self::Malformed { .. } => "Check the client driver and its settings.",
             Self::Internal => "Tell the operator the session reference.",
         };

@@ -19,6 +19,16 @@ pub enum Struck {
     Session(String),
 }
 
+/// What a revocation can strike somebody by.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    pub provider: &'a ProviderName,
+    pub subject: &'a str,
+    pub client_id: Option<&'a str>,
+    pub token_id: Option<&'a str>,
+    pub session: Option<&'a str>,
+}
+
 /// Refuses what it strikes until it expires, whatever the policy says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
@@ -73,23 +83,44 @@ impl Revocation {
     }
 
     /// Does it strike this identity, or this session of it?
-    pub fn strikes(&self, identity: &Identity, session: SessionId) -> bool {
+    pub fn strikes(&self, identity: &Identity, session: Option<SessionId>) -> bool {
+        // Only for the one kind that looks at it.
+        let reference = match &self.struck {
+            Struck::Session(_) => session.map(|session| session.to_string()),
+            Struck::Subject(_) | Struck::ClientId(_) | Struck::TokenId(_) => None,
+        };
+        self.strikes_named(&Named {
+            provider: &identity.provider,
+            subject: &identity.subject,
+            client_id: identity.client_id.as_deref(),
+            token_id: identity.token_id.as_deref(),
+            session: reference.as_deref(),
+        })
+    }
+
+    /// The same for somebody of whom only the names are at hand.
+    pub fn strikes_named(&self, named: &Named<'_>) -> bool {
         let provider = self.provider.as_ref();
-        if provider.is_some_and(|provider| *provider != identity.provider) {
+        if provider.is_some_and(|provider| provider != named.provider) {
             return false;
         }
         match &self.struck {
-            Struck::Subject(subject) => identity.subject == *subject,
-            Struck::ClientId(client) => identity.client_id.as_ref() == Some(client),
-            Struck::TokenId(token) => identity.token_id.as_ref() == Some(token),
-            Struck::Session(reference) => session.to_string() == *reference,
+            Struck::Subject(subject) => named.subject == subject,
+            Struck::ClientId(client) => named.client_id == Some(client),
+            Struck::TokenId(token) => named.token_id == Some(token),
+            Struck::Session(reference) => named.session == Some(reference),
         }
     }
 }
 
 impl Revocations {
     /// The first that strikes and is not over.
-    pub fn strike(&self, identity: &Identity, session: SessionId, at: SystemTime) -> Option<&Revocation> {
+    pub fn strike(
+        &self,
+        identity: &Identity,
+        session: Option<SessionId>,
+        at: SystemTime,
+    ) -> Option<&Revocation> {
         self.0
             .iter()
             .find(|revocation| !revocation.is_over(at) && revocation.strikes(identity, session))
@@ -191,8 +222,8 @@ mod tests {
             Struck::Session("s-01010101010101010101".to_owned()),
         ] {
             let all = none.with(revocation(struck), at(1));
-            assert!(all.strike(&identity(), session, at(99)).is_some());
-            assert!(all.strike(&identity(), session, at(100)).is_none());
+            assert!(all.strike(&identity(), Some(session), at(99)).is_some());
+            assert!(all.strike(&identity(), Some(session), at(100)).is_none());
         }
         for other in [
             Struck::Subject("worker".to_owned()),
@@ -201,7 +232,7 @@ mod tests {
             Struck::Session("s-02".to_owned()),
         ] {
             let all = none.with(revocation(other), at(1));
-            assert!(all.strike(&identity(), session, at(1)).is_none());
+            assert!(all.strike(&identity(), Some(session), at(1)).is_none());
         }
         let elsewhere = Revocation {
             provider: Some("entra".into()),
@@ -209,7 +240,7 @@ mod tests {
         };
         assert!(
             none.with(elsewhere, at(1))
-                .strike(&identity(), session, at(1))
+                .strike(&identity(), Some(session), at(1))
                 .is_none()
         );
     }

@@ -75,6 +75,10 @@ impl Verifier {
         }
     }
 
+    pub async fn refresh(&self, _: &ProviderName) -> Result<(), TokenError> {
+        Ok(())
+    }
+
     pub fn still_accepts(&self, _: &Identity) -> bool {
         true
     }

@@ -173,7 +173,11 @@ impl Gate {
         let identity = Arc::new(identity);
         facts.identity = Some(identity.as_ref().into());
         let place = shared.registry.enter(session, Arc::new(facts.clone()), now);
-        if snapshot.revocations.strike(&identity, session, now).is_some() {
+        if snapshot
+            .revocations
+            .strike(&identity, Some(session), now)
+            .is_some()
+        {
             return Err(refused(&facts, (RefusalCode::NotPermitted, Reason::Revoked)));
         }
 

@@ -157,7 +157,8 @@ fn shown(name: &[u8]) -> String {
     name.escape_debug().to_string()
 }
 
-/// A string constant that reads the same whatever `standard_conforming_strings` says.
+/// A string constant that reads the same whatever `standard_conforming_strings` and `client_encoding`
+/// say: in some encodings the last byte of a character and a backslash behind it are one character.
 fn literal(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 3);
     text.push_str("E'");
@@ -165,7 +166,11 @@ fn literal(value: &str) -> String {
         if matches!(c, '\'' | '\\') {
             text.push(c);
         }
-        text.push(c);
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            text.push_str(&format!("\\U{:08x}", u32::from(c)));
+        }
     }
     text.push('\'');
     text
@@ -208,5 +213,7 @@ mod tests {
         assert_eq!(literal("a'; drop table x; --"), "E'a''; drop table x; --'");
         assert_eq!(literal(r"\'; drop"), r"E'\\''; drop'");
         assert_eq!(literal("a\0b"), "E'ab'");
+        // In SJIS the last byte of this character and a backslash would be one.
+        assert_eq!(literal("\u{30c3}\\"), "E'\\U000030c3\\\\'");
     }
 }

@@ -103,7 +103,7 @@ impl Standing {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         if snapshot
             .revocations
-            .strike(&self.identity, self.session, now)
+            .strike(&self.identity, Some(self.session), now)
             .is_some()
         {
             return Err(Notice::expired(Reason::Revoked, REVOKED_GRACE));

@@ -4,6 +4,7 @@
 use crate::domain::correlation::Correlation;
 use crate::domain::refusal::Reason;
 use crate::sql::correlation::startup as startup_correlation;
+use crate::sql::escape::is_unreadable_encoding;
 use crate::wire::pg::startup::Startup;
 
 /// Settings that a client may bring; drivers send fewer than ten.
@@ -12,13 +13,20 @@ const SETTINGS_MAX: usize = 64;
 /// Shortest text that can be a JWT: header, payload and signature of a few bytes each.
 const TOKEN_CHARS_MIN: usize = 40;
 
-/// Settings that would change who the login is, or what the server lets it do.
-const SETTINGS_REFUSED: [&str; 4] = [
+/// Settings that would change who the login is, what the server lets it do, or what code the server's
+/// process holds from then on.
+const SETTINGS_REFUSED: [&str; 6] = [
     "role",
     "session_authorization",
     "session_replication_role",
     "replication",
+    "session_preload_libraries",
+    "local_preload_libraries",
 ];
+
+/// Bytes of an application name that are kept. The server keeps 63; it is part of every record of the
+/// session, so a stranger's 10 KB would be too much.
+const APPLICATION_BYTES_MAX: usize = 256;
 
 /// A start-up packet, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +72,10 @@ pub(super) fn read(startup: &Startup) -> Result<Wanted, Reason> {
     let application = last(&settings, "application_name");
     let correlation = last(&settings, "gatepost.correlation_id");
     let correlation = startup_correlation(correlation.as_deref(), application.as_deref());
+    let application = application.map(|mut name| {
+        name.truncate(name.floor_char_boundary(APPLICATION_BYTES_MAX));
+        name
+    });
     Ok(Wanted {
         user,
         database,
@@ -85,9 +97,8 @@ fn for_server(settings: Vec<(String, String)>) -> Result<Vec<(String, String)>, 
         kept.push((name, value));
     }
     if kept.len() > SETTINGS_MAX {
-        return Err(Reason::TooLarge {
-            what: "the list of start-up settings",
-            limit: SETTINGS_MAX,
+        return Err(Reason::Malformed {
+            what: "start-up packet: it has more than 64 settings",
         });
     }
     kept.sort();
@@ -115,11 +126,20 @@ fn check(name: &str, value: &str) -> Result<(), Reason> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'));
     if !plain || SETTINGS_REFUSED.contains(&name) {
-        return Err(Reason::StartupParameter {
-            name: name.chars().take(63).collect(),
+        return Err(Reason::StartupParameter { name: shown(name) });
+    }
+    if name == "client_encoding" && is_unreadable_encoding(value) {
+        return Err(Reason::Unsupported {
+            what: "this client_encoding",
         });
     }
     Ok(())
+}
+
+/// A name as far as it can be shown on any terminal and in any log.
+fn shown(name: &str) -> String {
+    let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    name.chars().take(63).map(visible).collect()
 }
 
 /// `-c name=value`, `-cname=value`, `--name=value`, separated by white space that a backslash can
@@ -246,6 +266,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_of_a_name_is_visible_and_short() {
+        let name = format!("x\n\u{1b}[31m{}", "y".repeat(10_000));
+        let Err(Reason::StartupParameter { name }) = read(&startup(&[("user", "x"), (&name, "1")])) else {
+            panic!("let through");
+        };
+        assert!(name.starts_with("x??[31my") && name.len() == 63, "{name}");
+    }
+
+    #[test]
+    fn values_go_to_the_server_as_they_are_and_names_are_cut() {
+        let long = "\u{e9}".repeat(5_000);
+        let wanted = read(&startup(&[
+            ("user", "'; DROP ROLE x; --"),
+            ("database", "orders\"; --"),
+            ("application_name", &long),
+            (
+                "options",
+                r"-c search_path=evil,pg_catalog -c a.b=';\ DROP\ TABLE\ x'",
+            ),
+        ]))
+        .unwrap();
+        assert_eq!(wanted.application.unwrap().len(), 256);
+        assert_eq!(
+            wanted.settings,
+            [
+                ("a.b".to_owned(), "'; DROP TABLE x'".to_owned()),
+                ("search_path".to_owned(), "evil,pg_catalog".to_owned())
+            ]
+        );
+        assert_eq!(
+            (wanted.user.as_str(), wanted.database.as_str()),
+            ("'; DROP ROLE x; --", "orders\"; --")
+        );
+    }
+
+    #[test]
     fn escapes_at_start_up_are_refused() {
         let cases = [
             ("role", "postgres"),
@@ -257,6 +313,22 @@ mod tests {
             ("options", "-c"),
             ("replication", "database"),
             ("a b", "c"),
+            ("options", "-c session_preload_libraries=evil"),
+            ("local_preload_libraries", "evil"),
+            ("options", r"-c\ role=postgres"),
+            ("options", r"-c ro\le=postgres"),
+            ("options", "-c role=postgres -c work_mem=1MB"),
+            ("options", "--ROLE=postgres"),
+            ("options", "-crole=postgres"),
+            ("options", "-c work_mem=1MB\n-c role=postgres"),
+            ("options", "-c"),
+            ("options", "-o role=postgres"),
+            ("options", "role=postgres"),
+            ("options", "-c \u{ff52}ole=postgres"),
+            ("client_encoding", "SJIS"),
+            ("options", "-c client_encoding=windows-932"),
+            ("x'; DROP TABLE orders; --", "1"),
+            ("work_mem;role", "1"),
         ];
         for (name, value) in cases {
             assert!(

@@ -158,6 +158,14 @@ impl Kind {
         )
     }
 
+    /// Could it have made code that a later statement runs: a function, a trigger, an operator?
+    pub const fn may_make_code(self) -> bool {
+        matches!(
+            self,
+            Self::Call | Self::Definition | Self::Do | Self::Maintenance | Self::Unknown
+        )
+    }
+
     /// Could it have replaced or removed gatepost's prepared probe? Then the probe is prepared anew.
     pub const fn may_touch_probe(self) -> bool {
         matches!(

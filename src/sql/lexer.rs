@@ -47,7 +47,9 @@ impl Token<'_> {
     pub fn names(&self, name: &str) -> bool {
         match self.kind {
             TokenKind::Word => self.bytes.eq_ignore_ascii_case(name.as_bytes()),
-            TokenKind::QuotedWord => self.unquoted(b'"') == name.as_bytes(),
+            // The most that is spelt in quotes is spelt plainly.
+            TokenKind::QuotedWord if !self.has_unicode_escapes() => self.unquoted(b'"') == name.as_bytes(),
+            TokenKind::QuotedWord => self.word_value().is_some_and(|value| value == name.as_bytes()),
             TokenKind::Text
             | TokenKind::Number
             | TokenKind::Parameter
@@ -57,6 +59,35 @@ impl Token<'_> {
             | TokenKind::Close
             | TokenKind::Symbol => false,
         }
+    }
+
+    /// Is this the name of the setting `name` (given in lower case)? The server finds settings without
+    /// regard to case, also those in quotes.
+    pub fn names_setting(&self, name: &str) -> bool {
+        match self.kind {
+            TokenKind::Word => self.is(name),
+            TokenKind::QuotedWord => {
+                let value = self.word_value();
+                value.is_some_and(|value| value.eq_ignore_ascii_case(name.as_bytes()))
+            }
+            TokenKind::Text
+            | TokenKind::Number
+            | TokenKind::Parameter
+            | TokenKind::Comment
+            | TokenKind::Semicolon
+            | TokenKind::Open
+            | TokenKind::Close
+            | TokenKind::Symbol => false,
+        }
+    }
+
+    /// `U&"…"` or `U&'…'`.
+    pub fn has_unicode_escapes(&self) -> bool {
+        matches!(self.kind, TokenKind::QuotedWord | TokenKind::Text)
+            && self
+                .bytes
+                .first()
+                .is_some_and(|first| first.eq_ignore_ascii_case(&b'u'))
     }
 
     /// Is this the single symbol `byte`?
@@ -82,7 +113,7 @@ impl Token<'_> {
             return None;
         }
         match self.bytes.first()? {
-            b'\'' => Some(undouble(self.unquoted(b'\''), b'\'')),
+            b'\'' => Some(parts(self.bytes)),
             b'$' => {
                 let open = self.bytes.iter().skip(1).position(|byte| *byte == b'$')? + 2;
                 let inner = self.bytes.get(open..)?;
@@ -97,13 +128,83 @@ impl Token<'_> {
         }
     }
 
-    /// The value of a word, folded as the server folds it.
+    /// The value of a word, folded as the server folds it; `None` where its escapes are no good, which
+    /// the server refuses.
     pub fn word_value(&self) -> Option<Vec<u8>> {
-        if self.kind == TokenKind::QuotedWord {
-            return Some(undouble(self.unquoted(b'"'), b'"'));
+        match self.kind {
+            TokenKind::QuotedWord => {
+                let value = undouble(self.unquoted(b'"'), b'"');
+                if self.has_unicode_escapes() {
+                    unescape(&value)
+                } else {
+                    Some(value)
+                }
+            }
+            TokenKind::Word => Some(self.bytes.to_ascii_lowercase()),
+            TokenKind::Text
+            | TokenKind::Number
+            | TokenKind::Parameter
+            | TokenKind::Comment
+            | TokenKind::Semicolon
+            | TokenKind::Open
+            | TokenKind::Close
+            | TokenKind::Symbol => None,
         }
-        (self.kind == TokenKind::Word).then(|| self.bytes.to_ascii_lowercase())
     }
+}
+
+/// The value of `'…'`, also of one that goes on behind a line break (`'a'\n'b'`).
+fn parts(bytes: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(bytes.len());
+    let mut inside = false;
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, inside, tail) {
+            (b'\'', true, [b'\'', behind @ ..]) => {
+                value.push(b'\'');
+                rest = behind;
+            }
+            (b'\'', _, _) => inside = !inside,
+            (byte, true, _) => value.push(*byte),
+            // Between two parts: white space and `--` comments.
+            (b'-', false, [b'-', ..]) => {
+                let line = tail.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+                rest = line.and_then(|line| tail.get(line..)).unwrap_or_default();
+            }
+            (_, false, _) => {}
+        }
+    }
+    value
+}
+
+/// Resolves `\XXXX`, `\+XXXXXX` and `\\` ("Identifiers and Key Words" in PostgreSQL's documentation).
+fn unescape(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut value = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'\\' {
+            value.push(*first);
+            continue;
+        }
+        let (from, digits) = match tail {
+            [b'\\', behind @ ..] => {
+                value.push(b'\\');
+                rest = behind;
+                continue;
+            }
+            [b'+', ..] => (1, 6),
+            _ => (0, 4),
+        };
+        let hex = std::str::from_utf8(tail.get(from..from + digits)?).ok()?;
+        let code = u32::from_str_radix(hex, 16).ok()?;
+        // Halves of a surrogate pair spell no name that anybody asks for here.
+        let spelt = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        value.extend_from_slice(spelt.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = tail.get(from + digits..)?;
+    }
+    Some(value)
 }
 
 fn undouble(bytes: &[u8], quote: u8) -> Vec<u8> {
@@ -123,21 +224,45 @@ fn undouble(bytes: &[u8], quote: u8) -> Vec<u8> {
     value
 }
 
+/// Where a backslash escapes what stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backslash {
+    /// In `E'…'` alone: `standard_conforming_strings` is on.
+    InEscapes,
+    /// In plain `'…'` too: it is off.
+    Everywhere,
+    /// Nowhere: what looks like one is the second byte of a character.
+    Nowhere,
+}
+
+impl Backslash {
+    pub const ALL: [Self; 3] = [Self::InEscapes, Self::Everywhere, Self::Nowhere];
+}
+
 /// Walks the tokens of a text, comments included, white space skipped.
 #[derive(Clone, Debug)]
 pub struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
-    /// `standard_conforming_strings`: off makes a backslash an escape in plain `'…'` too.
-    backslash_escapes: bool,
+    backslash: Backslash,
 }
 
 impl<'a> Lexer<'a> {
+    /// `backslash_escapes` where `standard_conforming_strings` is off.
     pub const fn new(text: &'a [u8], backslash_escapes: bool) -> Self {
+        let backslash = if backslash_escapes {
+            Backslash::Everywhere
+        } else {
+            Backslash::InEscapes
+        };
+        Self::with(text, backslash)
+    }
+
+    pub const fn with(text: &'a [u8], backslash: Backslash) -> Self {
         Self {
             text,
             at: 0,
-            backslash_escapes,
+            backslash,
         }
     }
 
@@ -221,9 +346,10 @@ impl<'a> Lexer<'a> {
     fn word(&mut self) -> TokenKind {
         let first = self.peek(0).unwrap_or_default().to_ascii_lowercase();
         match (first, self.peek(1), self.peek(2)) {
-            (b'e', Some(b'\''), _) => self.prefixed(1, b'\'', true),
-            (b'b' | b'x' | b'n', Some(b'\''), _) => self.prefixed(1, b'\'', self.backslash_escapes),
-            (b'u', Some(b'&'), Some(b'\'')) => self.prefixed(2, b'\'', self.backslash_escapes),
+            (b'e', Some(b'\''), _) => self.prefixed(1, b'\'', self.backslash != Backslash::Nowhere),
+            (b'n', Some(b'\''), _) => self.prefixed(1, b'\'', self.backslash == Backslash::Everywhere),
+            (b'b' | b'x', Some(b'\''), _) => self.prefixed(1, b'\'', false),
+            (b'u', Some(b'&'), Some(b'\'')) => self.prefixed(2, b'\'', false),
             (b'u', Some(b'&'), Some(b'"')) => self.prefixed(2, b'"', false),
             _ => {
                 self.take_while(is_word_byte);
@@ -236,14 +362,47 @@ impl<'a> Lexer<'a> {
         self.at += prefix;
         self.quoted(quote, backslash);
         if quote == b'"' {
-            TokenKind::QuotedWord
-        } else {
-            TokenKind::Text
+            return TokenKind::QuotedWord;
         }
+        while self.goes_on() {
+            self.quoted(quote, backslash);
+        }
+        TokenKind::Text
     }
 
+    /// Moves to the next part of a constant that goes on behind a line break, if it does: the part is of
+    /// the same form, whatever it looks like by itself. `--` comments may stand between.
+    fn goes_on(&mut self) -> bool {
+        let end = self.at;
+        let mut line_broken = false;
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (Some(b'\n' | b'\r'), _) => {
+                    line_broken = true;
+                    self.at += 1;
+                }
+                (Some(byte), _) if is_space(byte) => self.at += 1,
+                (Some(b'-'), Some(b'-')) => self.line_comment(),
+                (Some(b'\''), _) if line_broken => return true,
+                _ => break,
+            }
+        }
+        self.at = end;
+        false
+    }
+
+    /// Stops before the prefix of a constant, which a server of version 15 reads as that.
     fn number(&mut self) {
-        self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
+        while let Some(byte) = self.peek(0) {
+            let quoted =
+                self.peek(1) == Some(b'\'') || (self.peek(1), self.peek(2)) == (Some(b'&'), Some(b'\''));
+            if !(byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_')
+                || (byte.is_ascii_alphabetic() && quoted)
+            {
+                return;
+            }
+            self.at += 1;
+        }
     }
 }
 
@@ -271,7 +430,7 @@ impl<'a> Iterator for Lexer<'a> {
                 self.block_comment();
                 TokenKind::Comment
             }
-            (b'\'', _) => self.prefixed(0, b'\'', self.backslash_escapes),
+            (b'\'', _) => self.prefixed(0, b'\'', self.backslash == Backslash::Everywhere),
             (b'"', _) => self.prefixed(0, b'"', false),
             (b'$', _) => self.dollar(),
             (b'.', Some(digit)) if digit.is_ascii_digit() => {
@@ -350,6 +509,27 @@ mod tests {
         assert_eq!(value("'it''s'").unwrap(), b"it's");
         assert_eq!(value("$q$a'b$q$").unwrap(), b"a'b");
         assert_eq!(value("E'a'"), None);
+        assert_eq!(value("'a'  \n -- b'c\n 'd'").unwrap(), b"ad");
+        assert_eq!(value("'a' 'b'").unwrap(), b"a");
+    }
+
+    #[test]
+    fn a_constant_that_goes_on_keeps_its_form() {
+        // The second part is read with the first one's escapes.
+        let texts = tokens("select E'a'\n'\\'', x --'");
+        assert_eq!(texts[1].1, "E'a'\n'\\''");
+        assert_eq!(texts[3], (TokenKind::Word, "x".into()));
+        assert_eq!(tokens("'a'\n, 'b'").len(), 3);
+    }
+
+    #[test]
+    fn names_are_read_through_their_escapes() {
+        let names = |text: &'static str, name| Lexer::new(text.as_bytes(), false).next().unwrap().names(name);
+        assert!(names(r#"U&"r\006f\+00006ce""#, "role"));
+        assert!(names(r#"u&"role""#, "role") && names("ROLE", "role"));
+        assert!(!names(r#""ROLE""#, "role") && !names(r#""r\006fle""#, "role"));
+        let setting = Lexer::new(br#"U&"R\004fle""#, false).next().unwrap();
+        assert!(setting.names_setting("role"));
     }
 
     #[test]

@@ -119,6 +119,17 @@ pub fn https_client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsEr
     Ok(Arc::new(config))
 }
 
+/// A connection to gatepost's own API: chain and name are always checked. `ca` is `None` for the
+/// machine's own authorities; the caller sets the time limit.
+pub async fn connect_https(socket: TcpStream, host: &str, ca: Option<&Path>) -> Result<Stream, TlsError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHost {
+        host: host.to_owned(),
+    })?;
+    let connector = TlsConnector::from(https_client_config(ca)?);
+    let stream = connector.connect(name, socket).await;
+    Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
+}
+
 fn authorities(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
     ca.map_or_else(pem::system_roots, pem::roots)
 }

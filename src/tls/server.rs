@@ -66,6 +66,13 @@ impl ServerTls {
         Ok(Stream::Server(Box::new(stream)))
     }
 
+    /// A connection to the API. The caller sets the time limit.
+    pub async fn accept_http(&self, socket: TcpStream) -> Result<Stream, TlsError> {
+        let acceptor = TlsAcceptor::from(self.rustls_config_for_http());
+        let stream = acceptor.accept(socket).await.map_err(TlsError::Handshake)?;
+        Ok(Stream::Server(Box::new(stream)))
+    }
+
     /// The same certificate for the API listener.
     pub fn rustls_config_for_http(&self) -> Arc<ServerConfig> {
         self.http.clone()

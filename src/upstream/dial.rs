@@ -29,6 +29,8 @@ const INVALID_PASSWORD: &str = "28P01";
 const INVALID_AUTHORIZATION: &str = "28000";
 const TOO_MANY_CONNECTIONS: &str = "53300";
 const CANNOT_CONNECT_NOW: &str = "57P03";
+/// A setting that does not exist, has a wrong value, or is not this login's to make.
+const SETTINGS_REFUSED: [&str; 3] = ["42704", "22023", "42501"];
 
 /// Where a target is and how it is reached.
 #[derive(Clone, Debug)]
@@ -69,6 +71,9 @@ pub enum DialError {
     ServerFull { message: String },
     #[error("the server is starting up, shutting down or recovering: {message}")]
     ServerNotReady { message: String },
+    /// What the client's start-up packet asks to be set.
+    #[error("the server refused the start-up settings ({sqlstate}): {message}")]
+    SettingsRefused { sqlstate: String, message: String },
     #[error("the server refused the login ({sqlstate}): {message}")]
     Refused { sqlstate: String, message: String },
     #[error("the login failed")]
@@ -92,6 +97,9 @@ impl DialError {
 impl Refuse for DialError {
     fn refusal(&self) -> (RefusalCode, Reason) {
         let reason = match self {
+            Self::SettingsRefused { .. } => {
+                return (RefusalCode::NotPermitted, Reason::SettingsRefused);
+            }
             Self::LoginStopped { .. } => Reason::LoginNotMinted,
             Self::Resolve(_)
             | Self::NoAddress
@@ -148,7 +156,16 @@ pub(super) async fn dial(
         };
         log_in(stream, settings).await
     };
-    within(limit, dialing).await
+    let dialed = within(limit, dialing).await;
+    // Of these the client is the cause, and trying again does not help.
+    dialed.map_err(|error| match error {
+        DialError::Refused { sqlstate, message }
+            if !key.settings.is_empty() && SETTINGS_REFUSED.contains(&sqlstate.as_str()) =>
+        {
+            DialError::SettingsRefused { sqlstate, message }
+        }
+        other => other,
+    })
 }
 
 pub(super) async fn within<T>(

@@ -27,6 +27,9 @@ pub(super) struct Probe {
     name: Vec<u8>,
     /// Does the server hold our statement under our name, as far as anybody can tell?
     trusted: bool,
+    /// The session may have made code of its own (a temporary function, say), and any later statement
+    /// may run it: whatever is called can take our name away from our statement by SQL.
+    always_anew: bool,
 }
 
 impl Probe {
@@ -34,6 +37,7 @@ impl Probe {
         Self {
             name: name.as_bytes().to_vec(),
             trusted: false,
+            always_anew: false,
         }
     }
 
@@ -42,9 +46,16 @@ impl Probe {
         self.trusted = false;
     }
 
+    /// Something ran that could have made code of the session's own: from now on the statement is
+    /// prepared again each time, in the same breath in which it is used.
+    pub(super) const fn distrust_always(&mut self) {
+        self.trusted = false;
+        self.always_anew = true;
+    }
+
     /// The server has prepared the statement.
     pub(super) const fn prepared(&mut self) {
-        self.trusted = true;
+        self.trusted = !self.always_anew;
     }
 
     /// Puts the probe behind what the client sent.

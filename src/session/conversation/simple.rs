@@ -197,6 +197,9 @@ impl Conversation {
 
     pub(super) fn note_statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
         self.ledger.statement(text, kind, now);
+        if kind.may_make_code() {
+            self.probe.distrust_always();
+        }
         if kind.may_touch_probe() {
             self.probe.distrust();
             self.statements.distrust();

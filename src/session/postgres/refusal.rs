@@ -35,17 +35,4 @@ pub(in crate::session) fn put_refusal(out: &mut Vec<u8>, severity: Severity, ref
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_code_has_a_sqlstate() {
-        for code in RefusalCode::ALL {
-            let state = sqlstate_of(code);
-            assert!(
-                state.len() == 5 && state.bytes().all(|byte| byte.is_ascii_alphanumeric()),
-                "{code:?}"
-            );
-        }
-    }
-}
+mod tests;

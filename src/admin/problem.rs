@@ -1,0 +1,100 @@
+//! Answers: JSON, and what went wrong as `application/problem+json` (RFC 9457). No text of a request
+//! is repeated in them but the names that a permitted operator asked about.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// RFC 6750, section 3: what is asked for, and nothing about why (section 3.1).
+pub(super) const CHALLENGE: &str = "Bearer realm=\"gatepost\"";
+
+/// Something that was not done, and why.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    /// What to do about it.
+    hint: &'static str,
+    header: Option<(HeaderName, HeaderValue)>,
+    mistakes: Vec<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>, hint: &'static str) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            hint,
+            header: None,
+            mistakes: Vec::new(),
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        let hint = "docs/operating.md lists what each route takes.";
+        Self::new(StatusCode::BAD_REQUEST, detail, hint)
+    }
+
+    /// `challenge` is the whole header (RFC 6750, section 3).
+    pub(super) fn challenged(mut self, challenge: &str) -> Self {
+        let value = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static(CHALLENGE));
+        self.header = Some((WWW_AUTHENTICATE, value));
+        self
+    }
+
+    pub(super) fn allowing(mut self, methods: &[&str]) -> Self {
+        let value = HeaderValue::try_from(methods.join(", "));
+        self.header = value.ok().map(|value| (ALLOW, value));
+        self
+    }
+
+    pub(super) fn with_mistakes(mut self, mistakes: Vec<String>) -> Self {
+        self.mistakes = mistakes;
+        self
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        let mut body = json!({
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "hint": self.hint,
+        });
+        if let (false, Some(members)) = (self.mistakes.is_empty(), body.as_object_mut()) {
+            members.insert("mistakes".to_owned(), self.mistakes.into());
+        }
+        let mut response = respond(self.status, "application/problem+json", &body);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// What was asked for.
+pub(super) fn json_response<T: Serialize>(status: StatusCode, body: &T) -> Response<Full<Bytes>> {
+    respond(status, "application/json", body)
+}
+
+fn respond<T: Serialize>(status: StatusCode, kind: &'static str, body: &T) -> Response<Full<Bytes>> {
+    // Only maps with keys that are no text cannot be written, and there are none.
+    let mut text = serde_json::to_vec(body).unwrap_or_else(|_| Value::Null.to_string().into_bytes());
+    text.push(b'\n');
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        hyper::header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
