@@ -25,3 +25,5 @@ mod many_writers;
 mod mixture;
 mod protocol;
 mod quiet;
+mod reload;
+mod timers;

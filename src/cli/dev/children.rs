@@ -25,6 +25,8 @@ pub enum Signal {
     /// PostgreSQL: end the sessions, write everything, stop.
     Interrupt,
     Terminate,
+    /// Read the configuration again.
+    Hangup,
 }
 
 /// A user and a group id.
@@ -107,6 +109,7 @@ impl Process {
         let signal = match signal {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
         };
         let id = self.id().to_string();
         Command::new("/bin/sh")

@@ -2,6 +2,7 @@
 //! programs that people connect with. Everything on loopback, in one temporary folder, and ended by
 //! process id when the test ends.
 
+pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod journal;
 pub(crate) mod programs;

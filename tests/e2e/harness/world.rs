@@ -161,6 +161,11 @@ impl World {
         self.proxy.as_ref().unwrap().tell(Signal::Terminate).unwrap();
     }
 
+    /// SIGHUP: read everything again.
+    pub(crate) fn tell_proxy_to_reload(&self) {
+        self.proxy.as_ref().unwrap().tell(Signal::Hangup).unwrap();
+    }
+
     /// SIGTERM, and wait until it has ended.
     pub(crate) fn stop_proxy(&mut self) {
         let mut proxy = self.proxy.take().unwrap();
