@@ -44,13 +44,16 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
     ("tokio_postgres", &["credential/"]),
     ("tokio_postgres_rustls", &["credential/"]),
     // The fetcher opens its own connections with a configuration made in `tls`.
-    ("tokio_rustls", &["tls/", "identity/fetch.rs"]),
+    (
+        "tokio_rustls",
+        &["tls/", "identity/fetch.rs", "identity/tests/authorities.rs"],
+    ),
     // The configuration is made in `tls`; the rooms that dial by themselves carry it.
     ("rustls", &["tls/", "identity/", "credential/", "app/"]),
     ("rustls_native_certs", &["tls/"]),
     ("x509_cert", &["tls/"]),
-    // Hashes, signatures, randomness. Who needs randomness is handed a `domain::Random`; identity and
-    // wire have none of it but in their tests.
+    // Hashes, signatures, randomness. Who needs randomness is handed a `domain::Random`; wire has none of
+    // it but in its tests.
     (
         "aws_lc_rs",
         &[
@@ -60,13 +63,16 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
             "sql/",
             "tls/",
             "cli/dev/",
-            "identity/tests.rs",
-            "identity/attacks.rs",
+            // Providers' public keys (P-521 too, which jsonwebtoken lacks), fingerprints, hashed tokens.
+            "identity/jwk.rs",
+            "identity/seen.rs",
+            "identity/tests/",
+            "identity/attacks/",
             "wire/pg/login/tests.rs",
         ],
     ),
     ("openidconnect", &["identity/"]),
-    ("jsonwebtoken", &["identity/", "cli/dev/"]),
+    ("jsonwebtoken", &["cli/dev/"]),
     ("hyper", &["admin/", "identity/", "cli/dev/"]),
     ("hyper_util", &["admin/", "identity/", "cli/dev/"]),
     ("http_body_util", &["admin/", "identity/", "cli/dev/"]),
@@ -79,7 +85,15 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
     ("rustix", &["app/", "audit/reserve.rs", "admin/door.rs"]),
     ("tracing_subscriber", &["app/"]),
     // Tests make the certificates that they need.
-    ("rcgen", &["cli/", "tls/tests.rs", "admin/tests/"]),
+    (
+        "rcgen",
+        &[
+            "cli/",
+            "tls/tests.rs",
+            "admin/tests/",
+            "identity/tests/authorities.rs",
+        ],
+    ),
     ("postgres_protocol", &["wire/", "credential/"]),
 ];
 

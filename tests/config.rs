@@ -22,11 +22,16 @@ fn example() -> Value {
         "replica": "a",
         "listen": {
             "postgres": {"address": "127.0.0.1:6432", "allow_plaintext": true},
-            "metrics": {"address": "127.0.0.1:9090"}
+            "metrics": {"address": "127.0.0.1:9090"},
+            "api": {"address": "127.0.0.1:8443"},
+            "admin_socket": {"path": "admin.sock"}
         },
         "tls": {"certificate": "server.crt", "private_key": {"file": "server.key"}},
         "identity_providers": {
-            "entra": {"issuer": "https://login.microsoftonline.com/T/v2.0", "audiences": ["a"], "kind": "entra", "ca": "ca.crt"}
+            "entra": {
+                "issuer": "https://login.microsoftonline.com/organizations/v2.0", "audiences": ["a"], "kind": "entra",
+                "tenants": ["1a1a1a1a-2222-4333-8444-555555555555"], "ca": "ca.crt"
+            }
         },
         "targets": {
             "orders": {

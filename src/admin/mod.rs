@@ -4,6 +4,7 @@
 mod api;
 mod ask;
 mod bearer;
+pub mod client;
 pub mod door;
 pub mod page;
 mod problem;

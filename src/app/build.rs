@@ -12,9 +12,9 @@ use crate::app::policies;
 use crate::audit;
 use crate::credential::BrokerSettings;
 use crate::domain::{Identity, Mistake, ProviderName};
-use crate::identity;
+use crate::identity::{self, ProviderSettings};
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
-use crate::tls::{self, ClientTls, ServerTls};
+use crate::tls::{self, ClientTls, HttpsTrust, ServerTls};
 
 /// Everything that can be made without a socket.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Built {
     pub server_tls: Option<ServerTls>,
     /// In the order of `settings.targets`.
     pub client_tls: Vec<ClientTls>,
-    /// For identity providers.
-    pub https: Arc<rustls::ClientConfig>,
+    /// In the order of `settings.providers`.
+    pub providers: Vec<ProviderSettings>,
 }
 
 /// Takes every step of `serve` up to the first socket. All mistakes that can be found are told.
@@ -41,20 +41,22 @@ pub fn build(config: &Path, environment: &Environment<'_>, now: SystemTime) -> R
         .iter()
         .map(|target| keep(client_tls(target), &mut mistakes))
         .collect();
-    let https = keep(https(&settings), &mut mistakes);
+    let providers = keep(providers(&settings), &mut mistakes);
     if let Err(error) = audit::SigningKey::read(settings.audit.signing_key.expose()) {
         mistakes.push(about("audit.signing_key", &error));
     }
     let client_tls: Option<Vec<_>> = client_tls.into_iter().collect();
-    match (loaded, server_tls, client_tls, https) {
-        (Some(loaded), Some(server_tls), Some(client_tls), Some(https)) if mistakes.is_empty() => Ok(Built {
-            settings,
-            policy: Arc::new(loaded.policy),
-            warnings: loaded.warnings,
-            server_tls,
-            client_tls,
-            https,
-        }),
+    match (loaded, server_tls, client_tls, providers) {
+        (Some(loaded), Some(server_tls), Some(client_tls), Some(providers)) if mistakes.is_empty() => {
+            Ok(Built {
+                settings,
+                policy: Arc::new(loaded.policy),
+                warnings: loaded.warnings,
+                server_tls,
+                client_tls,
+                providers,
+            })
+        }
         _ => Err(mistakes),
     }
 }
@@ -183,24 +185,28 @@ pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &Cli
     }
 }
 
-/// One set of roots for all providers: the system's, or the one `ca` that they name.
-fn https(settings: &Settings) -> Result<Arc<rustls::ClientConfig>, Vec<Mistake>> {
-    let mut named: Vec<_> = settings
-        .providers
-        .iter()
-        .map(|provider| provider.ca.as_deref())
-        .collect();
-    named.sort_unstable();
-    named.dedup();
-    let ca = match named.as_slice() {
-        [] => None,
-        [one] => *one,
-        _ => {
-            let message = "identity_providers: all providers must name the same ca, or none; put several authorities into one PEM file";
-            return Err(vec![Mistake::general(message)]);
+/// Each provider with its own authority, or the system's.
+fn providers(settings: &Settings) -> Result<Vec<ProviderSettings>, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut providers = Vec::new();
+    for provider in &settings.providers {
+        match HttpsTrust::load(provider.ca.as_deref()) {
+            Ok(https) => providers.push(ProviderSettings {
+                name: provider.name.clone(),
+                kind: provider_kind(provider.kind),
+                issuer: provider.issuer.clone(),
+                tenants: provider.tenants.clone(),
+                audiences: provider.audiences.clone(),
+                https,
+            }),
+            Err(error) => mistakes.push(about(&format!("identity_providers.{}", provider.name), &error)),
         }
-    };
-    tls::https_client_config(ca).map_err(|error| vec![about("identity_providers", &error)])
+    }
+    if mistakes.is_empty() {
+        Ok(providers)
+    } else {
+        Err(mistakes)
+    }
 }
 
 /// The journal's settings; opening it takes the folder for this process.

@@ -1,6 +1,9 @@
 //! The one place that asks the machine for the time of day.
 
-use std::time::SystemTime;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use crate::domain::Clock;
 
@@ -15,5 +18,10 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+        FIRST.elapsed()
     }
 }

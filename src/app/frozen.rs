@@ -17,6 +17,8 @@ pub(super) fn frozen(old: &Settings, new: &Settings) -> Vec<Mistake> {
     check(old.replica == new.replica, "replica");
     check(old.postgres == new.postgres, "listen.postgres");
     check(old.metrics == new.metrics, "listen.metrics");
+    check(old.api == new.api, "listen.api");
+    check(old.admin_socket == new.admin_socket, "listen.admin_socket");
     check(
         old.tls.is_some() == new.tls.is_some(),
         "tls (whether there is one)",

@@ -196,6 +196,11 @@ impl Proxy for Operations {
 
     fn refresh_keys(&self, _: AdminPermit, provider: ProviderName) -> Waiting<'_, Result<(), Trouble>> {
         Box::pin(async move {
+            if !is_configured(&self.reloader, &provider) {
+                return Err(Trouble::NotFound(format!(
+                    "there is no identity provider {provider}"
+                )));
+            }
             let verifier = Arc::clone(&self.reloader.current().verifier);
             match verifier.refresh(&provider).await {
                 Ok(_) => Ok(()),
@@ -218,6 +223,13 @@ impl Proxy for Operations {
         revocation: NewRevocation,
     ) -> Waiting<'_, Result<RevocationView, Trouble>> {
         Box::pin(async move {
+            if let Some(provider) = &revocation.provider
+                && !is_configured(&self.reloader, provider)
+            {
+                // It would strike nobody and look as if it did.
+                let text = format!("there is no identity provider {provider}");
+                return Err(Trouble::Unusable(text));
+            }
             let revocation = revocation.at(self.shared.clock.now());
             let made = self.reloader.revoke(revocation.clone()).await;
             made.map_err(|error| trouble(&error))?;
@@ -230,6 +242,11 @@ impl Proxy for Operations {
     fn lift(&self, _: AdminPermit, id: String) -> Waiting<'_, Result<(), Trouble>> {
         Box::pin(async move { self.reloader.lift(&id).await.map_err(|error| trouble(&error)) })
     }
+}
+
+fn is_configured(reloader: &Reloader, provider: &ProviderName) -> bool {
+    let built = reloader.built();
+    built.settings.providers.iter().any(|it| it.name == *provider)
 }
 
 fn is_struck(revocation: &Revocation, facts: &Facts) -> bool {

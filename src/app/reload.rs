@@ -13,7 +13,7 @@ use crate::app::build::{self, Built};
 use crate::app::config::settings::{Environment, Settings};
 use crate::app::frozen::frozen;
 use crate::app::revoked::{REVOCATIONS_MAX, RevocationFile};
-use crate::app::start::{Shared, provider_settings, target_address};
+use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record};
 use crate::domain::{Mistake, Revocation, Revocations};
@@ -140,7 +140,7 @@ impl Reloader {
         if changed.iter().any(|what| what == "tls") {
             self.note(rotated("server_certificate", None));
         }
-        let verifier = self.current().verifier.successor(provider_settings(&new));
+        let verifier = self.current().verifier.successor(new.providers.clone());
         let epoch = self.publish(|snapshot| Snapshot {
             epoch: snapshot.epoch + 1,
             policy: Arc::clone(&new.policy),
@@ -275,10 +275,7 @@ fn changes(old: &Built, new: &Built) -> Vec<String> {
         (Some(_), None) | (None, Some(_)) => false,
     };
     note(!same_tls, "tls".to_owned());
-    note(
-        old.settings.providers != new.settings.providers,
-        "identity_providers".to_owned(),
-    );
+    note(old.providers != new.providers, "identity_providers".to_owned());
     note(
         old.settings.expiry_grace != new.settings.expiry_grace,
         "session".to_owned(),

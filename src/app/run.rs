@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot open the admin socket")]
+    Socket(#[from] admin::SocketError),
     #[error("cannot start the data-path threads")]
     Threads(#[source] io::Error),
     #[error("cannot watch for signals")]
@@ -84,21 +87,56 @@ pub fn hangups() -> Result<mpsc::Receiver<()>, RunError> {
 pub struct Doors {
     postgres: Acceptor,
     metrics: Option<TcpListener>,
+    api: Option<admin::ApiDoor>,
+    socket: Option<admin::SocketDoor>,
+    /// Says true when operators are served no longer.
+    stop_admin: watch::Sender<bool>,
+}
+
+/// Where the doors shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub postgres: SocketAddr,
+    pub metrics: Option<SocketAddr>,
+    pub api: Option<SocketAddr>,
+    pub admin_socket: Option<&'a Path>,
 }
 
 impl Doors {
     /// Binds everything, or nothing stays bound. Must be called inside the control runtime.
-    pub async fn open(postgres: SocketAddr, metrics: Option<SocketAddr>) -> Result<Self, RunError> {
+    pub async fn open(wanted: Wanted<'_>) -> Result<Self, RunError> {
         let refused = |address| move |source| RunError::Bind { address, source };
-        let acceptor = Acceptor::bind(POSTGRES, postgres, Limits::default()).map_err(refused(postgres))?;
-        let metrics = match metrics {
+        let postgres = wanted.postgres;
+        let postgres = Acceptor::bind(POSTGRES, postgres, Limits::default()).map_err(refused(postgres))?;
+        let metrics = match wanted.metrics {
             Some(address) => Some(TcpListener::bind(address).await.map_err(refused(address))?),
             None => None,
         };
+        let api = match wanted.api {
+            Some(address) => Some(admin::ApiDoor::bind(address).await.map_err(refused(address))?),
+            None => None,
+        };
+        let socket = match wanted.admin_socket {
+            Some(path) => Some(admin::SocketDoor::bind(path).await?),
+            None => None,
+        };
         Ok(Self {
-            postgres: acceptor,
+            postgres,
             metrics,
+            api,
+            socket,
+            stop_admin: watch::Sender::new(false),
         })
+    }
+
+    /// Lets operators in, until the last session is gone.
+    pub fn admit_operators(&mut self, proxy: &Arc<dyn admin::Proxy>) {
+        if let Some(api) = self.api.take() {
+            tokio::spawn(api.serve(Arc::clone(proxy), self.stop_admin.subscribe()));
+        }
+        if let Some(socket) = self.socket.take() {
+            tokio::spawn(socket.serve(Arc::clone(proxy), self.stop_admin.subscribe()));
+        }
     }
 
     /// Where PostgreSQL clients connect: tells the port when the configuration says 0.
@@ -108,6 +146,14 @@ impl Doors {
 
     pub fn metrics(&self) -> Option<io::Result<SocketAddr>> {
         self.metrics.as_ref().map(TcpListener::local_addr)
+    }
+
+    pub fn api(&self) -> Option<io::Result<SocketAddr>> {
+        self.api.as_ref().map(admin::ApiDoor::address)
+    }
+
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(admin::SocketDoor::path)
     }
 
     /// Serves until the first signal, then drains until `within` is over, nobody is left, or a
@@ -126,9 +172,8 @@ impl Doors {
             factory,
         } = plan;
         let threads = Threads::start(threads, &drain, factory).map_err(RunError::Threads)?;
-        let (stop_admin, stopped) = watch::channel(false);
         if let Some(listener) = self.metrics {
-            tokio::spawn(admin::serve(listener, watch, stopped));
+            tokio::spawn(admin::serve(listener, watch, self.stop_admin.subscribe()));
         }
         let accepting = self.postgres.run(threads.dispatcher(), drain.signal());
         let ending = accept_and_drain(accepting, &drain, drain_within, &mut signals).await;
@@ -137,7 +182,7 @@ impl Doors {
         if let Err(error) = joined {
             tracing::error!(%error, "stopping the data-path threads failed");
         }
-        stop_admin.send_replace(true);
+        self.stop_admin.send_replace(true);
         Ok(ending)
     }
 }
@@ -215,7 +260,13 @@ mod tests {
         SocketAddr,
     ) {
         let any = "127.0.0.1:0".parse().unwrap();
-        let doors = Doors::open(any, Some(any)).await.unwrap();
+        let wanted = Wanted {
+            postgres: any,
+            metrics: Some(any),
+            api: None,
+            admin_socket: None,
+        };
+        let doors = Doors::open(wanted).await.unwrap();
         let (address, metrics) = (doors.postgres().unwrap(), doors.metrics().unwrap().unwrap());
         let (stop, signals) = mpsc::channel(SIGNALS_MAX);
         let plan = Plan {

@@ -12,18 +12,20 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::admin::Proxy;
 use crate::app::build::{self, Built};
 use crate::app::clock::SystemClock;
 use crate::app::config::settings::Target;
+use crate::app::operate::Operations;
 use crate::app::reload::Reloader;
-use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError};
+use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, Wanted};
 use crate::app::watch::Watched;
 use crate::app::watching::keep_current;
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, Journal, JournalError, Normalised, Record};
 use crate::credential::{Broker, LoginName, Retire};
 use crate::domain::{Clock, Random, TargetName};
-use crate::identity::{ProviderSettings, Verifier};
+use crate::identity::Verifier;
 use crate::ingress::{Client, Drain, ThreadIndex, World};
 use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
@@ -76,6 +78,7 @@ pub(super) struct Shared {
 pub struct Addresses {
     pub postgres: SocketAddr,
     pub metrics: Option<SocketAddr>,
+    pub api: Option<SocketAddr>,
 }
 
 /// Serves until a signal ends it. Owns the main thread. `config` is read again at a reload; `opened` is
@@ -112,7 +115,13 @@ async fn serve_inside(
     // folder must not take the port from the first.
     let shared = Arc::new(share(&built, &control)?);
     let settings = &built.settings;
-    let doors = match Doors::open(settings.postgres.address, settings.metrics).await {
+    let wanted = Wanted {
+        postgres: settings.postgres.address,
+        metrics: settings.metrics,
+        api: settings.api,
+        admin_socket: settings.admin_socket.as_deref(),
+    };
+    let mut doors = match Doors::open(wanted).await {
         Ok(doors) => doors,
         Err(error) => {
             shared.journal.clone().close().await;
@@ -135,6 +144,9 @@ async fn serve_inside(
     if let Some(addresses) = announce(&doors) {
         opened(addresses);
     }
+    let operations = Operations::new(Arc::clone(&shared), Arc::clone(&reloader));
+    let operations: Arc<dyn Proxy> = Arc::new(operations);
+    doors.admit_operators(&operations);
     let keeping = tokio::spawn(keep_current(Arc::clone(&reloader), hangups));
     let plan = Plan {
         threads,
@@ -271,7 +283,18 @@ fn announce(doors: &Doors) -> Option<Addresses> {
     if let Some(address) = metrics {
         tracing::info!(%address, "answering operators");
     }
-    Some(Addresses { postgres, metrics })
+    let api = doors.api().and_then(Result::ok);
+    if let Some(address) = api {
+        tracing::info!(%address, "answering operators with a token");
+    }
+    if let Some(path) = doors.admin_socket() {
+        tracing::info!(path = %path.display(), "answering the local operator");
+    }
+    Some(Addresses {
+        postgres,
+        metrics,
+        api,
+    })
 }
 
 fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
@@ -296,8 +319,9 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         brokers.insert(target.name.clone(), broker);
     }
     let verifier = Verifier::new(
-        provider_settings(built),
-        Arc::clone(&built.https),
+        built.providers.clone(),
+        Arc::clone(&clock),
+        random.as_ref(),
         control.clone(),
     );
     Ok(Shared {
@@ -312,17 +336,6 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         random,
         drain: Drain::new(),
     })
-}
-
-pub(super) fn provider_settings(built: &Built) -> Vec<ProviderSettings> {
-    let providers = built.settings.providers.iter();
-    let settings = providers.map(|provider| ProviderSettings {
-        name: provider.name.clone(),
-        kind: build::provider_kind(provider.kind),
-        issuer: provider.issuer.clone(),
-        audiences: provider.audiences.clone(),
-    });
-    settings.collect()
 }
 
 pub(super) fn target_address(target: &Target, tls: &ClientTls) -> TargetAddress {

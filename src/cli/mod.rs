@@ -15,10 +15,19 @@ mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;
+mod keys;
 mod live;
+mod logins;
+mod policy;
+mod pools;
+mod reach;
+mod reload;
+mod revoke;
 mod roles;
+mod rotate;
 mod schema;
 mod serve;
+mod sessions;
 
 /// Identity-aware, wire-level database access proxy.
 #[derive(Debug, Parser)]
@@ -35,6 +44,14 @@ enum Command {
     Explain(explain::Arguments),
     Roles(roles::Arguments),
     Audit(audit::Arguments),
+    Sessions(sessions::Arguments),
+    Pools(pools::Arguments),
+    Logins(logins::Arguments),
+    Policy(policy::Arguments),
+    Reload(reload::Arguments),
+    Rotate(rotate::Arguments),
+    Keys(keys::Arguments),
+    Revoke(Box<revoke::Arguments>),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
     Certs(certs::Arguments),
@@ -69,6 +86,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Roles(arguments) => roles::run(&arguments),
+        Command::Sessions(arguments) => sessions::run(&arguments),
+        Command::Pools(arguments) => pools::run(&arguments),
+        Command::Logins(arguments) => logins::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Rotate(arguments) => rotate::run(&arguments),
+        Command::Keys(arguments) => keys::run(&arguments),
+        Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),

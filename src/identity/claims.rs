@@ -61,8 +61,10 @@ pub fn read(kind: ProviderKind, provider: &ProviderName, claims: &Claims) -> Res
     })
 }
 
-/// Seconds after 1970 as a time; `None` where the clock cannot express it.
+/// Seconds after 1970 as a time; `None` after the year 9999, where later sums could leave the clock's range.
 pub(super) fn time(seconds: u64) -> Option<SystemTime> {
+    const SECONDS_MAX: u64 = 253_402_300_799;
+    let seconds = Some(seconds).filter(|it| *it <= SECONDS_MAX)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 

@@ -31,6 +31,17 @@ pub enum TokenError {
     Unavailable { provider: ProviderName },
 }
 
+/// Why keys were not fetched on demand. Said to operators only.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefreshError {
+    #[error("no identity provider \"{provider}\"")]
+    Unknown { provider: ProviderName },
+    #[error("the keys of {provider} were asked for less than a second ago")]
+    TooSoon { provider: ProviderName },
+    #[error("the keys of {provider} were not refreshed: {cause}")]
+    Failed { provider: ProviderName, cause: String },
+}
+
 impl Refuse for TokenError {
     fn refusal(&self) -> (RefusalCode, Reason) {
         let reason = match self {

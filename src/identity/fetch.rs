@@ -1,7 +1,6 @@
 //! GET of one small JSON document: https, or plain http to this machine only. No redirects.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,17 +8,16 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Uri;
 use hyper::header::{ACCEPT, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::identity::freshness;
+use crate::tls::HttpsTrust;
+
 /// Real discovery documents and key sets have a few KiB.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-
-/// For the whole exchange: a client waits for it with its login.
-const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
@@ -41,7 +39,7 @@ pub(super) enum FetchError {
     Status { url: String, status: u16 },
     #[error("the answer of {url} is cut off or larger than 1 MiB")]
     Body { url: String },
-    #[error("{url} did not answer within 5 s")]
+    #[error("{url} did not answer in time")]
     TimedOut { url: String },
     #[error("{url} is not the expected document")]
     Document {
@@ -55,13 +53,14 @@ pub(super) enum FetchError {
     NoKeys { url: String },
 }
 
-pub(super) async fn get(url: &str, https: &Arc<ClientConfig>) -> Result<Bytes, FetchError> {
-    tokio::time::timeout(FETCH_TIME_MAX, get_untimed(url, https))
-        .await
-        .map_err(|_| FetchError::TimedOut { url: url.to_owned() })?
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) body: Bytes,
+    pub(super) fresh_for: Duration,
 }
 
-async fn get_untimed(url: &str, https: &Arc<ClientConfig>) -> Result<Bytes, FetchError> {
+/// The caller sets the time limit.
+pub(super) async fn get(url: &str, https: &HttpsTrust) -> Result<Answer, FetchError> {
     let bad_address = || FetchError::Address { url: url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| bad_address())?;
     let host = uri.host().ok_or_else(bad_address)?;
@@ -81,11 +80,11 @@ async fn get_untimed(url: &str, https: &Arc<ClientConfig>) -> Result<Bytes, Fetc
         return exchange(&uri, socket).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| bad_address())?;
-    let connector = TlsConnector::from(https.clone());
+    let connector = TlsConnector::from(https.config());
     exchange(&uri, connector.connect(name, socket).await.map_err(failed)?).await
 }
 
-async fn exchange<S>(uri: &Uri, stream: S) -> Result<Bytes, FetchError>
+async fn exchange<S>(uri: &Uri, stream: S) -> Result<Answer, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -111,8 +110,11 @@ where
             let status = response.status().as_u16();
             return Err(FetchError::Status { url: url(), status });
         }
+        let fresh_for = freshness::fresh_for(response.headers());
+        // Read piece by piece, and given up at the first byte too many.
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-        Ok(body.map_err(|_| FetchError::Body { url: url() })?.to_bytes())
+        let body = body.map_err(|_| FetchError::Body { url: url() })?.to_bytes();
+        Ok(Answer { body, fresh_for })
     };
     // The connection is driven beside the request and dropped with it: no task is left behind.
     let mut connection = std::pin::pin!(connection);

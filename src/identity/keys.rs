@@ -1,126 +1,124 @@
-//! A provider's keys. The key says which algorithms it is for; the token only picks one of them.
+//! A provider's keys, and the search for the one that a token names.
 
-use std::sync::Arc;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use jsonwebtoken::{Algorithm, DecodingKey};
-use openidconnect::core::{CoreJsonWebKey, CoreJsonWebKeySet};
-use serde_json::Value;
-
-use crate::domain::ProviderName;
-use crate::identity::TokenError;
+use crate::identity::issuer;
+use crate::identity::json;
+use crate::identity::jwk::{Fingerprint, Key, Unused};
 use crate::identity::token::Token;
+use crate::identity::{ProviderKind, ProviderSettings, TokenError};
 
-/// Providers publish a handful; more would make a token without a good key id expensive.
+/// Providers publish a handful; more would only make their set expensive to search.
 const KEYS_MAX: usize = 100;
+/// Entries that are looked at to find these.
+const ENTRIES_MAX: usize = 1000;
+/// Ids should be distinct (RFC 7517 §4.5). Where they are not, so many are tried: each costs a check.
+const SAME_ID_MAX: usize = 4;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct KeySet {
-    keys: Arc<[Key]>,
+    keys: Vec<Key>,
 }
 
+/// What became of the entries of a set.
 #[derive(Debug)]
-struct Key {
-    id: Option<String>,
-    algorithms: Vec<(&'static str, Algorithm)>,
-    key: DecodingKey,
+pub(super) struct Reading {
+    pub(super) keys: KeySet,
+    /// Entries with members of a private key: not used, and worth a warning.
+    pub(super) private: usize,
+    pub(super) unused: usize,
+}
+
+/// Why a token was not confirmed.
+#[derive(Debug)]
+pub(super) struct Unconfirmed {
+    pub(super) error: TokenError,
+    /// The set may be too old to have its key.
+    pub(super) fresher_may_help: bool,
 }
 
 impl KeySet {
-    /// Keys that we cannot use (another purpose, kind or curve) are left out: one exotic key must
-    /// not spoil the set.
-    pub(super) fn from_jwks(set: &CoreJsonWebKeySet) -> Self {
-        let keys = set.keys().iter().take(KEYS_MAX).filter_map(Key::from_jwk);
-        Self { keys: keys.collect() }
+    /// Each entry is parsed by itself: one that cannot be used, however strange, spoils no other.
+    pub(super) fn read(document: &[u8]) -> Result<Reading, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Document<'a> {
+            #[serde(borrow)]
+            keys: Vec<&'a RawValue>,
+        }
+        let document: Document<'_> = serde_json::from_slice(document)?;
+        let mut reading = Reading {
+            keys: Self::default(),
+            private: 0,
+            unused: document.keys.len().saturating_sub(ENTRIES_MAX),
+        };
+        for entry in document.keys.into_iter().take(ENTRIES_MAX) {
+            let read =
+                json::object(entry.get().as_bytes()).map_or(Err(Unused::NotForUs), |it| Key::read(&it));
+            match read {
+                Ok(key) if reading.keys.keys.len() < KEYS_MAX => reading.keys.keys.push(key),
+                Err(Unused::Private) => reading.private += 1,
+                Ok(_) | Err(Unused::NotForUs) => reading.unused += 1,
+            }
+        }
+        Ok(reading)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
-    /// Is there a key to check this token with? If not, fresher keys may help.
-    pub(super) fn knows(&self, token: &Token) -> bool {
-        self.find(token).is_some()
+    pub(super) fn has(&self, fingerprint: &Fingerprint) -> bool {
+        self.keys.iter().any(|key| key.fingerprint == *fingerprint)
     }
 
-    pub(super) fn check(&self, token: &Token, provider: &ProviderName) -> Result<(), TokenError> {
-        let key = self.find(token).ok_or(TokenError::Key {
-            what: "no such key id",
-        })?;
-        let algorithm = key
-            .algorithms
-            .iter()
-            .find(|(name, _)| *name == token.algorithm())
-            .ok_or(TokenError::Key {
-                what: "the key is not for this algorithm",
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.keys.iter().all(|key| other.has(&key.fingerprint))
+    }
+
+    /// Checks the signature, and that the key found may sign for the token's issuer.
+    pub(super) fn confirm(
+        &self,
+        token: &Token,
+        settings: &ProviderSettings,
+    ) -> Result<Fingerprint, Unconfirmed> {
+        let refused = |what| Unconfirmed {
+            error: TokenError::Key { what },
+            fresher_may_help: false,
+        };
+        let named: Vec<&Key> = match (token.key_id(), self.keys.as_slice()) {
+            (Some(id), keys) => keys.iter().filter(|key| key.id.as_deref() == Some(id)).collect(),
+            (None, [only]) => vec![only],
+            (None, _) => return Err(refused("it names no key, and there are several")),
+        };
+        if named.is_empty() {
+            return Err(Unconfirmed {
+                fresher_may_help: true,
+                ..refused("no such key id")
+            });
+        }
+        let algorithm = token.algorithm();
+        let mut fitting = named.into_iter().filter(|key| key.is_for(algorithm)).peekable();
+        if fitting.peek().is_none() {
+            return Err(refused("the key is not for this algorithm"));
+        }
+        let key = fitting
+            .take(SAME_ID_MAX)
+            .find(|key| key.verifies(algorithm, token.signed(), token.signature()))
+            .ok_or_else(|| Unconfirmed {
+                error: TokenError::Signature {
+                    provider: settings.name.clone(),
+                },
+                // The one key without a name may have been replaced by another.
+                fresher_may_help: token.key_id().is_none(),
             })?;
-        let refused = || TokenError::Signature {
-            provider: provider.clone(),
+        let foreign = |own: &String| {
+            let signs = |issuer| issuer::key_signs_for(own, issuer, token.tenant());
+            !token.issuer().is_ok_and(signs)
         };
-        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm.1, &key.key).map_err(|_| refused())?;
-        let signature = token.signature().to_vec();
-        verifier.verify(token.signed(), &signature).map_err(|_| refused())
-    }
-
-    /// By id; without one only if the set leaves no choice. Ids may repeat across key types.
-    fn find(&self, token: &Token) -> Option<&Key> {
-        let Some(id) = token.key_id() else {
-            return match self.keys.as_ref() {
-                [only] => Some(only),
-                _ => None,
-            };
-        };
-        let mut named = self.keys.iter().filter(|key| key.id.as_deref() == Some(id));
-        let first = named.next()?;
-        let fits = |key: &&Key| key.algorithms.iter().any(|(name, _)| *name == token.algorithm());
-        Some(std::iter::once(first).chain(named).find(fits).unwrap_or(first))
-    }
-}
-
-impl Key {
-    fn from_jwk(jwk: &CoreJsonWebKey) -> Option<Self> {
-        // The fields of openidconnect's type are private; its JSON is not.
-        let jwk = serde_json::to_value(jwk).ok()?;
-        let field = |name: &str| jwk.get(name).and_then(Value::as_str);
-        if field("use").is_some_and(|purpose| purpose != "sig") {
-            return None;
+        if settings.kind == ProviderKind::Entra && key.issuer.as_ref().is_some_and(foreign) {
+            return Err(refused("the key signs for another issuer"));
         }
-        let (key, mut algorithms) = match (field("kty")?, field("crv")) {
-            ("RSA", _) => (
-                DecodingKey::from_rsa_components(field("n")?, field("e")?).ok()?,
-                vec![
-                    ("RS256", Algorithm::RS256),
-                    ("RS384", Algorithm::RS384),
-                    ("RS512", Algorithm::RS512),
-                    ("PS256", Algorithm::PS256),
-                    ("PS384", Algorithm::PS384),
-                    ("PS512", Algorithm::PS512),
-                ],
-            ),
-            ("EC", Some("P-256")) => (
-                DecodingKey::from_ec_components(field("x")?, field("y")?).ok()?,
-                vec![("ES256", Algorithm::ES256)],
-            ),
-            ("EC", Some("P-384")) => (
-                DecodingKey::from_ec_components(field("x")?, field("y")?).ok()?,
-                vec![("ES384", Algorithm::ES384)],
-            ),
-            ("OKP", Some("Ed25519")) => (
-                DecodingKey::from_ed_components(field("x")?).ok()?,
-                vec![("EdDSA", Algorithm::EdDSA)],
-            ),
-            _ => return None,
-        };
-        if let Some(only) = field("alg") {
-            algorithms.retain(|(name, _)| *name == only);
-        }
-        if algorithms.is_empty() {
-            return None;
-        }
-        Some(Self {
-            id: field("kid").map(str::to_owned),
-            algorithms,
-            key,
-        })
+        Ok(key.fingerprint)
     }
 }

@@ -8,15 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::domain::Secret;
 use crate::identity::claims::{self, ClaimsError};
+use crate::identity::issuer::Issuer;
+use crate::identity::json;
 use crate::identity::{ProviderKind, ProviderSettings, TokenError};
 
 /// Entra's tokens with 200 groups stay below; PostgreSQL clients send up to 64 KiB.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
+pub(super) const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// Key ids are hashes, names or short addresses; one that is longer is a trick, and is remembered nowhere.
+pub(super) const KEY_ID_BYTES_MAX: usize = 512;
 
 /// How far clocks may be apart.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -50,15 +54,27 @@ impl Token {
         if header.contains_key("crit") {
             return Err(malformed("critical header extensions are not supported"));
         }
+        // RFC 7797: it changes what is signed, and without `crit` some would not notice.
+        if header.contains_key("b64") {
+            return Err(malformed("its payload is not encoded as usual"));
+        }
         let string = |name: &str| match header.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(malformed("a header field has the wrong type")),
         };
+        let content = string("cty")?.map(|it| it.to_ascii_lowercase());
+        if matches!(content.as_deref(), Some("jwt" | "application/jwt")) {
+            return Err(malformed("a token inside a token"));
+        }
+        let key_id = string("kid")?;
+        if key_id.as_ref().is_some_and(|id| id.len() > KEY_ID_BYTES_MAX) {
+            return Err(malformed("its key id is longer than 512 bytes"));
+        }
         // `jwk`, `jku`, `x5u` and `x5c` are not read: a token does not bring its own key.
         Ok(Self {
             algorithm: string("alg")?.ok_or(malformed("no algorithm"))?,
-            key_id: string("kid")?,
+            key_id,
             typ: string("typ")?,
             claims: object(payload)?,
             signed: bytes
@@ -70,8 +86,12 @@ impl Token {
     }
 
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {
-        let issuer = self.claims.get("iss").ok_or(missing("iss"))?;
-        issuer.as_str().ok_or(wrong("iss"))
+        issuer(&self.claims)
+    }
+
+    /// Entra's `tid`.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        tenant(&self.claims)
     }
 
     pub(super) fn algorithm(&self) -> &str {
@@ -95,39 +115,37 @@ impl Token {
     }
 
     pub(super) fn is_for(&self, audiences: &[String]) -> bool {
-        self.audience()
-            .is_ok_and(|own| own.iter().any(|it| audiences.iter().any(|wanted| wanted == it)))
+        are_for(&self.claims, audiences)
     }
 
     /// Everything but the signature, which must have been checked before.
-    pub(super) fn check_claims(&self, settings: &ProviderSettings, at: SystemTime) -> Result<(), TokenError> {
-        if self.issuer()? != settings.issuer {
+    pub(super) fn check_claims(
+        &self,
+        settings: &ProviderSettings,
+        issuer: &Issuer,
+        at: SystemTime,
+    ) -> Result<Times, TokenError> {
+        if !issuer.accepts(self.issuer()?, self.tenant()) {
             return Err(TokenError::UnknownIssuer);
         }
         self.check_kind(settings.kind)?;
-        self.audience()?;
+        audience(&self.claims)?;
         if !self.is_for(&settings.audiences) {
             return Err(TokenError::Audience {
                 provider: settings.name.clone(),
             });
         }
-        self.check_times(at)
+        let times = self.times()?;
+        times.check(at)?;
+        Ok(times)
     }
 
-    fn check_times(&self, at: SystemTime) -> Result<(), TokenError> {
-        let expiry = self.seconds("exp")?.ok_or(missing("exp"))?;
-        let ago = at.duration_since(expiry).unwrap_or_default();
-        if at >= expiry && ago >= LEEWAY {
-            return Err(TokenError::Expired { ago });
-        }
-        for name in ["nbf", "iat"] {
-            let begin = self.seconds(name)?;
-            let early = begin.and_then(|begin| begin.duration_since(at).ok());
-            if early.is_some_and(|early| early > LEEWAY) {
-                return Err(TokenError::NotYetValid);
-            }
-        }
-        Ok(())
+    fn times(&self) -> Result<Times, TokenError> {
+        let begins = [self.seconds("nbf")?, self.seconds("iat")?];
+        Ok(Times {
+            expiry: self.seconds("exp")?.ok_or(missing("exp"))?,
+            begin: begins.into_iter().flatten().max(),
+        })
     }
 
     fn seconds(&self, name: &'static str) -> Result<Option<SystemTime>, TokenError> {
@@ -136,17 +154,6 @@ impl Token {
         };
         let time = value.as_u64().and_then(claims::time);
         time.map(Some).ok_or(wrong(name))
-    }
-
-    fn audience(&self) -> Result<Vec<&str>, TokenError> {
-        match self.claims.get("aud").ok_or(missing("aud"))? {
-            Value::String(one) => Ok(vec![one]),
-            Value::Array(many) => {
-                let many: Option<Vec<_>> = many.iter().map(Value::as_str).collect();
-                many.ok_or(wrong("aud"))
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(wrong("aud")),
-        }
     }
 
     fn check_kind(&self, kind: ProviderKind) -> Result<(), TokenError> {
@@ -192,11 +199,64 @@ impl Token {
         let grants = ["scope", "scp", "roles"]
             .iter()
             .any(|name| self.claims.contains_key(*name));
-        match (client.and_then(Value::as_str), self.audience().as_deref()) {
+        match (client.and_then(Value::as_str), audience(&self.claims).as_deref()) {
             (Some(client), Ok([only])) => *only == client && !grants,
             (None, _) => !grants,
             (Some(_), _) => false,
         }
+    }
+}
+
+fn issuer(claims: &Map<String, Value>) -> Result<&str, TokenError> {
+    let issuer = claims.get("iss").ok_or(missing("iss"))?;
+    issuer.as_str().ok_or(wrong("iss"))
+}
+
+fn tenant(claims: &Map<String, Value>) -> Option<&str> {
+    claims.get("tid").and_then(Value::as_str)
+}
+
+fn audience(claims: &Map<String, Value>) -> Result<Vec<&str>, TokenError> {
+    match claims.get("aud").ok_or(missing("aud"))? {
+        Value::String(one) => Ok(vec![one]),
+        Value::Array(many) => {
+            let many: Option<Vec<_>> = many.iter().map(Value::as_str).collect();
+            many.ok_or(wrong("aud"))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(wrong("aud")),
+    }
+}
+
+fn are_for(claims: &Map<String, Value>, audiences: &[String]) -> bool {
+    audience(claims).is_ok_and(|own| own.iter().any(|it| audiences.iter().any(|wanted| wanted == it)))
+}
+
+/// Would claims that were verified before still be believed under these settings? Their signature and
+/// times are not looked at.
+pub(super) fn are_acceptable(claims: &Map<String, Value>, settings: &ProviderSettings, own: &Issuer) -> bool {
+    let issued = issuer(claims).is_ok_and(|issuer| own.accepts(issuer, tenant(claims)));
+    issued && are_for(claims, &settings.audiences)
+}
+
+/// When a token counts. Looked at again each time it is shown, also when its signature is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) expiry: SystemTime,
+    /// The later of `nbf` and `iat`.
+    begin: Option<SystemTime>,
+}
+
+impl Times {
+    pub(super) fn check(&self, at: SystemTime) -> Result<(), TokenError> {
+        let ago = at.duration_since(self.expiry).unwrap_or_default();
+        if at >= self.expiry && ago >= LEEWAY {
+            return Err(TokenError::Expired { ago });
+        }
+        let early = self.begin.and_then(|begin| begin.duration_since(at).ok());
+        if early.is_some_and(|early| early > LEEWAY) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(())
     }
 }
 
@@ -226,35 +286,5 @@ fn base64(part: &[u8]) -> Result<Vec<u8>, TokenError> {
 }
 
 fn object(part: &[u8]) -> Result<Map<String, Value>, TokenError> {
-    let parsed: Result<Unambiguous, _> = serde_json::from_slice(&base64(part)?);
-    parsed
-        .map(|it| it.0)
-        .map_err(|_| malformed("not a JSON object with distinct keys"))
-}
-
-/// A JSON object in which no key stands twice: two readers could believe different ones.
-struct Unambiguous(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Unambiguous;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with distinct keys")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unambiguous, A::Error> {
-                let mut map = Map::new();
-                while let Some((key, value)) = access.next_entry::<String, Value>()? {
-                    if map.insert(key, value).is_some() {
-                        return Err(serde::de::Error::custom("a key stands twice"));
-                    }
-                }
-                Ok(Unambiguous(map))
-            }
-        }
-        deserializer.deserialize_map(Keys)
-    }
+    json::object(&base64(part)?).map_err(|_| malformed("not a JSON object with distinct keys"))
 }

@@ -24,8 +24,17 @@ pub struct Explanation {
     pub terms: Option<ExplainedTerms>,
     /// The roles that this identity could have here.
     pub own_roles: Vec<RoleName>,
+    /// What this identity may ask of the running gatepost.
+    pub admin: Vec<ExplainedRight>,
     /// Every rule in order.
     pub considered: Vec<Considered>,
+}
+
+/// One right and the admin rule that gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedRight {
+    pub action: &'static str,
+    pub rule: Option<RuleName>,
 }
 
 /// What comes with the role. Durations in whole seconds.
@@ -72,6 +81,14 @@ impl Policy {
                 self.consider(rule, decides, request, &examined)
             })
             .collect();
+        let rights = self.admin(request.identity);
+        let admin = rights
+            .iter()
+            .map(|(action, rule)| ExplainedRight {
+                action: action.label(),
+                rule: rule.cloned(),
+            })
+            .collect();
         match decision {
             Decision::Allow(grant) => Explanation {
                 allowed: true,
@@ -80,6 +97,7 @@ impl Policy {
                 denied: None,
                 terms: Some(ExplainedTerms::of(&grant)),
                 own_roles: self.own_roles(request),
+                admin,
                 considered,
             },
             Decision::Deny(denial) => Explanation {
@@ -89,6 +107,7 @@ impl Policy {
                 denied: Some(denial.why),
                 terms: None,
                 own_roles: denial.own_roles,
+                admin,
                 considered,
             },
         }
@@ -244,6 +263,10 @@ impl fmt::Display for Explanation {
             own.join(", ")
         };
         write!(f, "  this identity's roles here: {own}")?;
+        if !self.admin.is_empty() {
+            let rights: Vec<_> = self.admin.iter().map(|right| right.action).collect();
+            write!(f, "\n  may ask of the running gatepost: {}", rights.join(", "))?;
+        }
         for considered in &self.considered {
             let mark = match considered.verdict {
                 Verdict::Decides => "decides",

@@ -170,7 +170,6 @@ impl Gate {
 
         let verified = snapshot.verifier.verify(&presented.token, now).await;
         let identity = verified.map_err(|error| refused(&facts, logged(session, &error)))?;
-        let identity = Arc::new(identity);
         facts.identity = Some(identity.as_ref().into());
         let place = shared.registry.enter(session, Arc::new(facts.clone()), now);
         if snapshot

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, TrustAnchor};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -112,11 +112,48 @@ fn public(settings: &ClientSettings) -> Result<Arc<[u8]>, TlsError> {
     Ok(Arc::from(bytes))
 }
 
-/// For identity providers: chain and name are always checked.
-pub fn https_client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = config(full(authorities(ca)?)?, None)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+/// HTTPS towards an identity provider: chain and name are always checked. Two are equal when they
+/// trust the same authorities.
+#[derive(Clone, Debug)]
+pub struct HttpsTrust {
+    config: Arc<ClientConfig>,
+    roots: Arc<[TrustAnchor<'static>]>,
+}
+
+impl HttpsTrust {
+    /// The authorities of a PEM file, or the system's.
+    pub fn load(ca: Option<&Path>) -> Result<Self, TlsError> {
+        let roots = authorities(ca)?;
+        let anchors = roots.roots.as_slice().into();
+        let mut config = config(full(roots)?, None)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            roots: anchors,
+        })
+    }
+
+    /// For tests that make their own authority, or have none.
+    #[cfg(test)]
+    pub(crate) fn trusting(roots: RootCertStore) -> Self {
+        let anchors = roots.roots.as_slice().into();
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        Self {
+            config: Arc::new(builder.with_root_certificates(roots).with_no_client_auth()),
+            roots: anchors,
+        }
+    }
+
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+impl PartialEq for HttpsTrust {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots == other.roots
+    }
 }
 
 /// A connection to gatepost's own API: chain and name are always checked. `ca` is `None` for the
@@ -125,7 +162,7 @@ pub async fn connect_https(socket: TcpStream, host: &str, ca: Option<&Path>) -> 
     let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHost {
         host: host.to_owned(),
     })?;
-    let connector = TlsConnector::from(https_client_config(ca)?);
+    let connector = TlsConnector::from(HttpsTrust::load(ca)?.config());
     let stream = connector.connect(name, socket).await;
     Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
 }

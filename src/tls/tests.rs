@@ -169,7 +169,7 @@ fn mistakes_name_the_file() {
     );
     check(Files::new(Some((2001, 2002))).server(), "has expired");
     check(Files::new(Some((2090, 2091))).server(), "not valid yet");
-    let absent = crate::tls::https_client_config(Some(Path::new("absent.crt")));
+    let absent = crate::tls::HttpsTrust::load(Some(Path::new("absent.crt")));
     assert!(absent.unwrap_err().to_string().contains("absent.crt"));
 }
 

@@ -81,12 +81,30 @@ section! {
         postgres: Must<PostgresDoor>,
         /// `/healthz`, `/readyz` and `/metrics`; no secrets.
         metrics: Option<MetricsDoor>,
+        /// The admin API over TLS, for operators with an access token and an `admin` rule.
+        api: Option<ApiDoor>,
+        /// The same API for root and for the user that gatepost runs as.
+        admin_socket: Option<SocketDoor>,
     } later [
         ("postgres_oauth", NOT_ENFORCED),
         ("sqlserver", "this version of gatepost does not serve SQL Server"),
-        ("api", "this version of gatepost has no admin API"),
-        ("admin_socket", "this version of gatepost has no admin API"),
     ]
+}
+
+section! {
+    /// The admin API's listener. It needs `tls`.
+    ApiDoor {
+        /// `address:port`.
+        address: Must<Written<String>>,
+    } later []
+}
+
+section! {
+    /// The admin API's Unix socket.
+    SocketDoor {
+        /// The folder must exist.
+        path: Must<Written<String>>,
+    } later []
 }
 
 section! {
@@ -119,10 +137,14 @@ section! {
 section! {
     /// An OpenID Connect issuer whose access tokens are accepted.
     Provider {
-        /// Exactly as in the tokens' `iss`. https, or http on a loopback host.
+        /// Exactly as in the tokens' `iss` (for Entra's shared addresses: as in the configuration's address).
+        /// https, or http on a loopback host.
         issuer: Must<Written<String>>,
         /// A token must be issued for one of these.
         audiences: Must<Written<Vec<Written<String>>>>,
+        /// Entra's shared addresses (`…/organizations/v2.0`, `…/common/v2.0`) only, and needed there: ids
+        /// of the tenants whose tokens are accepted.
+        tenants: Option<Written<Vec<Written<String>>>>,
         /// How claims are read. Inferred from the issuer's host when it is Entra's or Okta's.
         kind: Option<Written<ProviderKind>>,
         /// PEM file of a private certificate authority that signs for the issuer's host.

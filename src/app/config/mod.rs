@@ -4,6 +4,7 @@
 pub mod file;
 pub mod settings;
 
+mod providers;
 mod read;
 mod resolve;
 mod yaml;

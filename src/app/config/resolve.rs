@@ -2,17 +2,17 @@
 //! paths relative to the file that names them, and secrets fetched from where they lie.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::app::config::file::{self, Must, Named, SecretRef, Spot, Written};
 use crate::app::config::read::{Reader, is_plain_name, not_a_plain_name};
 use crate::app::config::settings::{
-    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, PostgresDoor, Provider,
-    ProviderKind, ServerTls, Settings, Target, TargetTls, TlsMode,
+    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, PostgresDoor, ServerTls,
+    Settings, Target, TargetTls, TlsMode,
 };
-use crate::domain::{DatabaseName, Engine, Installation, ProviderName, ReplicaName, Secret, TargetName};
+use crate::domain::{DatabaseName, Engine, Installation, ReplicaName, Secret, TargetName};
 
 /// Connections to a target when the file does not say: far below PostgreSQL's default of 100, so
 /// that two replicas and other clients fit.
@@ -27,6 +27,9 @@ const EXPIRY_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// More threads than this help no machine that gatepost was measured on.
 const THREADS_MAX: u32 = 512;
+
+/// `sun_path` of Linux, less the byte that ends it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// `None` when something needed is missing, of which the reader already knows.
 pub(super) fn settings(
@@ -43,6 +46,8 @@ pub(super) fn settings(
     };
     let postgres = resolver.postgres_door(written);
     let metrics = resolver.metrics_door(&written.listen);
+    let api = resolver.api_door(written);
+    let admin_socket = resolver.admin_socket(&written.listen);
     let tls = written.tls.as_ref().map(|tls| resolver.server_tls(tls));
     let providers = resolver.providers(&written.identity_providers);
     let targets = resolver.targets(&written.targets);
@@ -59,6 +64,8 @@ pub(super) fn settings(
         replica: ReplicaName::new(replica?),
         postgres: postgres?,
         metrics: metrics?,
+        api: api?,
+        admin_socket: admin_socket?,
         tls: tls.map_or(Some(None), |tls| tls.map(Some))?,
         providers: providers?,
         targets: targets?,
@@ -80,9 +87,20 @@ fn log(written: Option<&file::Log>) -> Log {
     }
 }
 
-struct Resolver<'r, 'f, 'e> {
+/// Paths are relative to the file that names them.
+pub(super) fn beside(file: &Path, written: &str) -> PathBuf {
+    file.parent().unwrap_or_else(|| Path::new("")).join(written)
+}
+
+/// The admin socket's path as it stands in the file.
+pub(super) fn written_socket(written: &file::ConfigFile) -> Option<&str> {
+    let door = written.listen.get()?.admin_socket.as_ref()?;
+    door.path.get().map(|path| path.value.as_str())
+}
+
+pub(super) struct Resolver<'r, 'f, 'e> {
     environment: &'r Environment<'e>,
-    reader: &'r mut Reader<'f>,
+    pub(super) reader: &'r mut Reader<'f>,
 }
 
 impl Resolver<'_, '_, '_> {
@@ -139,6 +157,33 @@ impl Resolver<'_, '_, '_> {
         self.socket_address(door.address.get()).map(Some)
     }
 
+    fn api_door(&mut self, written: &file::ConfigFile) -> Option<Option<SocketAddr>> {
+        let Some(door) = written.listen.get()?.api.as_ref() else {
+            return Some(None);
+        };
+        let address = self.socket_address(door.address.get())?;
+        if written.tls.is_none() {
+            let at = door.address.get().map_or(Spot::NOWHERE, |address| address.at);
+            let message = "the API needs \"tls\": operators send it access tokens";
+            self.reader.mistake(at, message);
+        }
+        Some(Some(address))
+    }
+
+    fn admin_socket(&mut self, listen: &Must<file::Listen>) -> Option<Option<PathBuf>> {
+        let Some(door) = listen.get()?.admin_socket.as_ref() else {
+            return Some(None);
+        };
+        let written = door.path.get()?;
+        let path = self.path(&written.value);
+        if written.value.is_empty() || path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let message = format!("a socket's path has 1 to {SOCKET_PATH_BYTES_MAX} bytes");
+            self.reader.mistake(written.at, message);
+            return None;
+        }
+        Some(Some(path))
+    }
+
     fn server_tls(&mut self, written: &Must<file::ServerTls>) -> Option<ServerTls> {
         let written = written.get()?;
         let certificate = self.existing_path(written.certificate.get());
@@ -149,13 +194,11 @@ impl Resolver<'_, '_, '_> {
         })
     }
 
-    /// Paths are relative to the file that names them.
     fn path(&self, written: &str) -> PathBuf {
-        let folder = self.reader.file().parent().unwrap_or_else(|| Path::new(""));
-        folder.join(written)
+        beside(self.reader.file(), written)
     }
 
-    fn existing_path(&mut self, written: Option<&Written<String>>) -> Option<PathBuf> {
+    pub(super) fn existing_path(&mut self, written: Option<&Written<String>>) -> Option<PathBuf> {
         let written = written?;
         let path = self.path(&written.value);
         if let Err(error) = (self.environment.read_file)(&path) {
@@ -208,84 +251,6 @@ impl Resolver<'_, '_, '_> {
             return None;
         }
         Some(Secret::new(line.to_owned()))
-    }
-
-    fn providers(&mut self, written: &Must<Written<Named<file::Provider>>>) -> Option<Vec<Provider>> {
-        let written = written.get()?;
-        if written.value.0.is_empty() && self.reader.is_clean() {
-            self.reader
-                .mistake(written.at, "at least one identity provider is needed");
-        }
-        let mut issuers = BTreeMap::new();
-        let mut providers = Vec::new();
-        for (name, provider) in &written.value.0 {
-            if let Some(issuer) = provider.issuer.get()
-                && let Some(earlier) = issuers.insert(issuer.value.clone(), name.value.clone())
-            {
-                let message = format!("this issuer is already configured as \"{earlier}\"");
-                self.reader.mistake(issuer.at, message);
-            }
-            providers.extend(self.provider(name, provider));
-        }
-        Some(providers)
-    }
-
-    fn provider(&mut self, name: &Written<String>, written: &file::Provider) -> Option<Provider> {
-        let host = written.issuer.get().and_then(|issuer| self.issuer_host(issuer));
-        let audiences = written.audiences.get();
-        if let Some(audiences) = audiences
-            && audiences.value.is_empty()
-        {
-            self.reader
-                .mistake(audiences.at, "at least one audience is needed");
-        }
-        let ca = match &written.ca {
-            Some(ca) => self.existing_path(Some(ca)).map(Some),
-            None => Some(None),
-        };
-        let host = host?;
-        Some(Provider {
-            name: ProviderName::new(&name.value),
-            kind: written
-                .kind
-                .as_ref()
-                .map_or_else(|| infer_kind(&host), |kind| kind.value),
-            issuer: written.issuer.get()?.value.clone(),
-            audiences: audiences?.value.iter().map(|it| it.value.clone()).collect(),
-            ca: ca?,
-        })
-    }
-
-    /// The host of an issuer, which must be https except on this machine.
-    fn issuer_host(&mut self, issuer: &Written<String>) -> Option<String> {
-        let (https, rest) = match (
-            issuer.value.strip_prefix("https://"),
-            issuer.value.strip_prefix("http://"),
-        ) {
-            (Some(rest), _) => (true, rest),
-            (None, Some(rest)) => (false, rest),
-            (None, None) => {
-                self.reader
-                    .mistake(issuer.at, "the issuer must begin with https://");
-                return None;
-            }
-        };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = without_port(authority);
-        let wrong = if host.is_empty() || authority.contains('@') || rest.contains(char::is_whitespace) {
-            Some("the issuer is not a URL like https://host/path")
-        } else if rest.contains(['?', '#']) {
-            Some("an issuer has no query and no fragment")
-        } else if !https && !is_loopback(host) {
-            Some("the issuer must be https: its keys decide who gets in (http is accepted on loopback only)")
-        } else {
-            None
-        };
-        if let Some(wrong) = wrong {
-            self.reader.mistake(issuer.at, wrong);
-            return None;
-        }
-        Some(host.to_ascii_lowercase())
     }
 
     fn targets(&mut self, written: &Must<Written<Named<file::Target>>>) -> Option<Vec<Target>> {
@@ -529,37 +494,5 @@ fn asked_as(database: &file::Database) -> Option<&Written<String>> {
     match database {
         file::Database::Plain(name) => Some(name),
         file::Database::Aliased(aliased) => aliased.alias.get(),
-    }
-}
-
-fn without_port(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
-    }
-    authority.split(':').next().unwrap_or_default()
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Entra's and Okta's own domains say how their tokens are written; all others are plain OIDC.
-fn infer_kind(host: &str) -> ProviderKind {
-    const ENTRA: [&str; 5] = [
-        "login.microsoftonline.com",
-        "login.microsoftonline.us",
-        "login.partner.microsoftonline.cn",
-        "sts.windows.net",
-        "ciamlogin.com",
-    ];
-    const OKTA: [&str; 4] = ["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com"];
-    let under = |domain: &&str| host == *domain || host.ends_with(&format!(".{domain}"));
-    if ENTRA.iter().any(under) {
-        ProviderKind::Entra
-    } else if OKTA.iter().any(under) {
-        ProviderKind::Okta
-    } else {
-        ProviderKind::Oidc
     }
 }

@@ -21,6 +21,9 @@ pub struct Settings {
     pub replica: ReplicaName,
     pub postgres: PostgresDoor,
     pub metrics: Option<SocketAddr>,
+    /// Only with `tls`.
+    pub api: Option<SocketAddr>,
+    pub admin_socket: Option<PathBuf>,
     pub tls: Option<ServerTls>,
     pub providers: Vec<Provider>,
     pub targets: Vec<Target>,
@@ -51,6 +54,8 @@ pub struct Provider {
     pub name: ProviderName,
     pub kind: ProviderKind,
     pub issuer: String,
+    /// Whose tokens are believed, where the issuer speaks for many tenants; else empty.
+    pub tenants: Vec<String>,
     pub audiences: Vec<String>,
     pub ca: Option<PathBuf>,
 }
@@ -100,6 +105,25 @@ pub struct Audit {
 pub struct Log {
     pub format: LogFormat,
     pub level: LogLevel,
+}
+
+/// Where the admin socket of this configuration is, if it has one. Reads nothing but the file: its
+/// secrets are not for everybody who asks the running process something.
+pub fn admin_socket(path: &Path) -> Result<Option<PathBuf>, Vec<Mistake>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![Mistake::general(format!(
+            "cannot read {}: {error}",
+            path.display()
+        ))]
+    })?;
+    let mut reader = Reader::new(path, &text);
+    let written = reader.read::<file::ConfigFile>();
+    let socket = written.and_then(|written| resolve::written_socket(&written).map(ToOwned::to_owned));
+    match socket {
+        Some(socket) => Ok(Some(resolve::beside(path, &socket))),
+        None if reader.is_clean() => Ok(None),
+        None => Err(reader.into_mistakes()),
+    }
 }
 
 /// What the process tells about its surroundings; tests hand in their own.

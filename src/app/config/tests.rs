@@ -200,8 +200,26 @@ const TABLE: &[(&str, &str, &str)] = &[
         "postgres_oauth:",
         "4:3: \"postgres_oauth\" is refused: it is not enforced",
     ),
-    ("metrics:", "api:", "\"api\" is refused"),
-    ("metrics:", "admin_socket:", "\"admin_socket\" is refused"),
+    (
+        "metrics: {address: 127.0.0.1:9090}",
+        "api: {address: 127.0.0.1}",
+        "4:18: \"127.0.0.1\" is not an IP address and port",
+    ),
+    (
+        "metrics: {address: 127.0.0.1:9090}",
+        "api: {}",
+        "4:8: \"address\" is missing",
+    ),
+    (
+        "metrics: {address: 127.0.0.1:9090}",
+        "admin_socket: {path: \"\"}",
+        "4:24: a socket's path has 1 to 107 bytes",
+    ),
+    (
+        "metrics: {address: 127.0.0.1:9090}",
+        "admin_socket: admin.sock",
+        "4:17: expected",
+    ),
     (
         "targets:",
         "session: {expiry_grace: 30s}\ntargets:",
@@ -279,6 +297,27 @@ fn one_change_makes_one_mistake() {
 }
 
 #[test]
+fn the_api_needs_a_certificate_and_the_socket_does_not() {
+    let doors = "metrics: {address: 127.0.0.1:9090}\n  api: {address: 0.0.0.0:8443}\n  admin_socket: {path: run/admin.sock}";
+    let text = with("metrics: {address: 127.0.0.1:9090}", doors);
+    let settings = parse(&text).unwrap();
+    assert_eq!(settings.api, Some("0.0.0.0:8443".parse().unwrap()));
+    assert_eq!(settings.admin_socket.unwrap(), Path::new("etc/run/admin.sock"));
+
+    let tls = "tls: {certificate: certs/server.crt, private_key: {file: certs/server.key}}\n";
+    let bare =
+        text.replacen(tls, "", 1)
+            .replacen("127.0.0.1:6432}", "127.0.0.1:6432, allow_plaintext: true}", 1);
+    assert!(
+        printed(&bare).contains("5:18: the API needs \"tls\""),
+        "{}",
+        printed(&bare)
+    );
+    let socket_only = bare.replacen("  api: {address: 0.0.0.0:8443}\n", "", 1);
+    assert!(parse(&socket_only).unwrap().admin_socket.is_some());
+}
+
+#[test]
 fn http_is_for_loopback_and_kinds_are_inferred() {
     use crate::app::config::file::ProviderKind::{Entra, Oidc, Okta};
     let cases = [
@@ -292,6 +331,39 @@ fn http_is_for_loopback_and_kinds_are_inferred() {
     for (issuer, kind) in cases {
         let settings = parse(&with("https://login.microsoftonline.com/T/v2.0", issuer)).unwrap();
         assert_eq!(settings.providers[0].kind, kind, "{issuer}");
+    }
+}
+
+#[test]
+fn an_issuer_for_many_tenants_needs_a_list_of_them() {
+    let written = "issuer: \"https://login.microsoftonline.com/T/v2.0\"";
+    let shared = "issuer: \"https://login.microsoftonline.com/organizations/v2.0\"";
+    let tenant = "1a1a1a1a-2222-4333-8444-555555555555";
+    let good = with(written, &format!("{shared}, tenants: [{tenant}]"));
+    assert_eq!(parse(&good).unwrap().providers[0].tenants, [tenant]);
+    for (provider, expected) in [
+        (shared.to_owned(), "speaks for every tenant"),
+        (
+            shared.replace("organizations", "common"),
+            "speaks for every tenant",
+        ),
+        (format!("{shared}, tenants: []"), "at least one tenant"),
+        (format!("{shared}, tenants: [\"*\"]"), "is not a tenant's id"),
+        (
+            format!("{shared}, tenants: [{}]", tenant.to_uppercase()),
+            "in lower case",
+        ),
+        (
+            format!("{written}, tenants: [{tenant}]"),
+            "only Entra's shared issuers",
+        ),
+        (
+            format!("{shared}, kind: oidc, tenants: [{tenant}]"),
+            "only Entra's shared issuers",
+        ),
+    ] {
+        let shown = printed(&with(written, &provider));
+        assert!(shown.contains(expected), "{provider}: {shown}");
     }
 }
 
