@@ -76,7 +76,10 @@ const LIBRARIES: [(&str, &[&str]); 22] = [
     ("hyper", &["admin/", "identity/", "cli/dev/"]),
     ("hyper_util", &["admin/", "identity/", "cli/dev/"]),
     ("http_body_util", &["admin/", "identity/", "cli/dev/"]),
-    ("dashmap", &["session/registry.rs", "upstream/"]),
+    (
+        "dashmap",
+        &["session/registry.rs", "session/roster.rs", "upstream/"],
+    ),
     ("tokio_util", &["session/"]),
     ("serde_saphyr", &["policy/", "app/config/"]),
     ("schemars", &["policy/", "app/config/"]),

@@ -48,7 +48,8 @@ fn example() -> Value {
         "policies": ["policies/"],
         "audit": {"directory": "audit", "durability": "strict", "signing_key": {"file": "sign.key"}},
         "threads": 2,
-        "log": {"format": "json", "level": "info"}
+        "log": {"format": "json", "level": "info"},
+        "session": {"expiry_grace": "30s"}
     })
 }
 

@@ -268,7 +268,7 @@ mod tests {
             (r#"{"subjekt": "a"}"#, "not the JSON"),
             (r#"{"subject": "a", "subject": "b"}"#, "not the JSON"),
             (r#"{"subject": ["a"]}"#, "not the JSON"),
-            (r#""eyJhbGciOi.x.y""#, "takes (line 1, column 15)"),
+            (r#""eyJhbGciOi.x.y""#, "takes (line 1, column 16)"),
             (r#"{"subject": ""}"#, "subject is empty"),
             (r#"{"subject": "a\u0007"}"#, "control character"),
             (r#"{"token_id": "eyJhbGciOi"}"#, "looks like a token"),

@@ -17,3 +17,7 @@ pub use door::{ApiDoor, SocketDoor, SocketError};
 pub use page::Page;
 pub use proxy::{Proxy, Trouble, Waiting};
 pub use server::{Unready, Watch, serve};
+
+#[cfg(test)]
+#[cfg(feature = "dev")] // rcgen comes with it
+mod tests;

@@ -17,7 +17,7 @@ pub struct Route {
 }
 
 /// Everything there is. A path that is not here does not exist.
-pub const ROUTES: [Route; 11] = [
+pub static ROUTES: [Route; 11] = [
     route(Method::GET, "/v1/sessions", AdminAction::SessionsList),
     route(
         Method::DELETE,

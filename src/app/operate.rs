@@ -16,7 +16,7 @@ use crate::audit::{AdminCall, Event, Facts, IdentityFacts, JournalError, Record}
 use crate::credential::{self, LoginState};
 use crate::domain::revocation::{Named, Struck};
 use crate::domain::{Identity, ProviderName, Revocation, Secret, TargetName};
-use crate::identity::TokenError;
+use crate::identity::{RefreshError, TokenError};
 use crate::policy::{AdminPermit, AdminRights};
 use crate::session::roster::SessionView;
 use crate::session::snapshot::REVOKED_GRACE;
@@ -25,6 +25,8 @@ use crate::tls::ServerTls;
 /// Sessions that are struck end by themselves within their grace; this much later their logins go,
 /// whatever they do.
 const SESSIONS_END_WITHIN: Duration = REVOKED_GRACE.saturating_add(Duration::from_millis(100));
+/// One that waits in line for a connection when it is struck hears of it at the end of its wait.
+const STRAGGLERS_END_WITHIN: Duration = Duration::from_secs(60);
 /// The step of that wait: small against the second that a revocation promises.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -42,28 +44,37 @@ impl Operations {
 
     /// Whom a revocation strikes is let in no more when this begins; it waits for those who are in.
     async fn end_struck(&self, revocation: Revocation) {
-        let give_up = Instant::now() + SESSIONS_END_WITHIN;
         let revocation = Arc::new(revocation);
-        while Instant::now() < give_up {
+        let all_gone = self.wait_for_struck(&revocation, SESSIONS_END_WITHIN).await;
+        end_logins(&self.shared, &revocation).await;
+        if !all_gone {
+            // One that was being let in may have had a login minted just now.
+            let (shared, reloader) = (Arc::clone(&self.shared), Arc::clone(&self.reloader));
+            tokio::spawn(async move {
+                let stragglers = Self::new(Arc::clone(&shared), reloader);
+                stragglers
+                    .wait_for_struck(&revocation, STRAGGLERS_END_WITHIN)
+                    .await;
+                end_logins(&shared, &revocation).await;
+            });
+        }
+    }
+
+    /// Until no struck session is left, or not longer than this. Says whether none is left.
+    async fn wait_for_struck(&self, revocation: &Revocation, within: Duration) -> bool {
+        let give_up = Instant::now() + within;
+        loop {
             let sessions = self.shared.registry.sessions();
             if !sessions
                 .iter()
-                .any(|session| is_struck(&revocation, &session.facts))
+                .any(|session| is_struck(revocation, &session.facts))
             {
-                break;
+                return true;
+            }
+            if Instant::now() >= give_up {
+                return false;
             }
             sleep(LOOK_EVERY).await;
-        }
-        match revocation.struck {
-            // Others of the same identity, who are not struck, share the login.
-            Struck::TokenId(_) | Struck::Session(_) => {}
-            Struck::Subject(_) | Struck::ClientId(_) => {
-                for broker in self.shared.brokers.values() {
-                    let revocation = Arc::clone(&revocation);
-                    let of = Arc::new(move |facts: &Facts| is_struck(&revocation, facts));
-                    broker.end_logins(of, "access was revoked").await;
-                }
-            }
         }
     }
 
@@ -204,9 +215,8 @@ impl Proxy for Operations {
             let verifier = Arc::clone(&self.reloader.current().verifier);
             match verifier.refresh(&provider).await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(Trouble::Unavailable(format!(
-                    "identity provider {provider}: {error}"
-                ))),
+                Err(error @ RefreshError::Unknown { .. }) => Err(Trouble::NotFound(error.to_string())),
+                Err(error) => Err(Trouble::Unavailable(error.to_string())),
             }
         })
     }
@@ -247,6 +257,20 @@ impl Proxy for Operations {
 fn is_configured(reloader: &Reloader, provider: &ProviderName) -> bool {
     let built = reloader.built();
     built.settings.providers.iter().any(|it| it.name == *provider)
+}
+
+async fn end_logins(shared: &Shared, revocation: &Arc<Revocation>) {
+    match revocation.struck {
+        // Others of the same identity, who are not struck, share the login.
+        Struck::TokenId(_) | Struck::Session(_) => {}
+        Struck::Subject(_) | Struck::ClientId(_) => {
+            for broker in shared.brokers.values() {
+                let revocation = Arc::clone(revocation);
+                let of = Arc::new(move |facts: &Facts| is_struck(&revocation, facts));
+                broker.end_logins(of, "access was revoked").await;
+            }
+        }
+    }
 }
 
 fn is_struck(revocation: &Revocation, facts: &Facts) -> bool {

@@ -32,7 +32,7 @@ impl Watch for Watched {
             if !ready {
                 note(
                     format!("identity provider {name}"),
-                    "its keys were not fetched yet".to_owned(),
+                    "its keys cannot be fetched".to_owned(),
                 );
             }
         }
@@ -81,6 +81,14 @@ impl Watch for Watched {
         let mut refusals = page.family("gatepost_refusals_total", Kind::Counter, "Refusals by code.");
         for (code, count) in counters.refusals() {
             refusals.sample(&[("code", code.label())], count);
+        }
+        let mut refreshes = page.family(
+            "gatepost_jwks_refresh_total",
+            Kind::Counter,
+            "Fetches of a provider's keys: ok (other keys than before), unchanged, failed.",
+        );
+        for (provider, result, count) in self.reloader.current().verifier.refreshes() {
+            refreshes.sample(&[("provider", provider.as_str()), ("result", result)], count);
         }
         let ready = u64::from(self.unready().is_empty());
         page.family("gatepost_ready", Kind::Gauge, "1 when /readyz says ready.")

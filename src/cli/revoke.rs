@@ -58,11 +58,13 @@ struct New {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the revocations in force.
+    #[command(after_help = "Example:\n  gatepost revoke list --config gatepost.yaml")]
     List {
         #[command(flatten)]
         target: Target,
     },
     /// Take a revocation back.
+    #[command(after_help = "Example:\n  gatepost revoke lift r-0123456789abcdef --config gatepost.yaml")]
     Lift {
         /// Its id, as the list shows it.
         #[arg(value_parser = path_name)]

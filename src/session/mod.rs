@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::audit::journal::{Journal, Receipt};
+use crate::audit::journal::{Journal, JournalError, Receipt};
 use crate::audit::record::{ClientFacts, Event, Facts, PolicyFacts, Record};
 use crate::credential::{Broker, LeaseHold};
 use crate::domain::access::AccessRequest;
@@ -122,7 +122,7 @@ impl Gate {
         let presented = match front.open().await {
             Opening::Presented(presented) => presented,
             Opening::Cancel { process, key } => {
-                self.shared.registry.cancel(process, &key);
+                self.shared.registry.cancel(process, &key).await;
                 return front.close().await;
             }
             Opening::Gone => return,
@@ -208,17 +208,19 @@ impl Gate {
         })?;
         *on_record = Some(Arc::new(facts.clone()));
 
-        let (lease, checkout) = self
-            .lease_and_connect(session, &grant, &mut facts, &receipt, &presented)
-            .await?;
-        let desk = shared.registry.open_desk(presented.minor, shared.random.as_ref());
-        let desk = desk.ok_or_else(|| refused(&facts, (RefusalCode::Internal, Reason::Internal)))?;
-        place.note(&Arc::new(facts.clone()));
         let mut standing = Standing::new(snapshots, (session, peer.ip()), identity, &grant, now);
+        let connected = self
+            .lease_and_connect(session, &grant, &mut facts, &receipt, (&presented, &standing))
+            .await;
+        // First of all: whoever was struck meanwhile is told that, whatever else went wrong.
         let terms = match standing.still_holds(&grant, &snapshot, shared.clock.now()) {
             Ok(terms) => terms,
             Err(Notice { code, reason, .. }) => return Err(refused(&facts, (code, reason))),
         };
+        let (lease, checkout) = connected?;
+        place.note(&Arc::new(facts.clone()));
+        let desk = shared.registry.open_desk(presented.minor, shared.random.as_ref());
+        let desk = desk.ok_or_else(|| refused(&facts, (RefusalCode::Internal, Reason::Internal)))?;
         Ok(Opened {
             facts: Arc::new(facts),
             correlation: presented.correlation,
@@ -256,12 +258,14 @@ impl Gate {
         grant: &Grant,
         facts: &mut Facts,
         receipt: &Receipt,
-        presented: &Presented,
+        (presented, standing): (&Presented, &Standing),
     ) -> Result<(LeaseHold, Checkout), Refused> {
         let lease = self.lease(session, grant, facts, receipt).await?;
         match self.connect(session, facts, &lease, presented).await {
             Ok(checkout) => return Ok((lease, checkout)),
             Err(Unconnected::Refused(refused)) => return Err(refused),
+            // It may have been ended because the identity was struck, which mints nothing new.
+            Err(Unconnected::Tampered(refused)) if standing.is_in_question() => return Err(refused),
             Err(Unconnected::Tampered(_)) => drop(lease),
         }
         let lease = self.lease(session, grant, facts, receipt).await?;
@@ -349,8 +353,12 @@ impl Gate {
             code: code.label(),
             reason: reason.to_string(),
         };
-        if let Err(error) = self.shared.journal.submit(Record::new(facts, event)) {
-            tracing::error!(%session, error = %error, "a refusal could not be recorded");
+        match self.shared.journal.submit(Record::new(facts, event)) {
+            // One of many of the same kind is counted there.
+            Ok(_) | Err(JournalError::Summed) => {}
+            Err(error) => {
+                tracing::error!(%session, error = %error, "a refusal could not be recorded");
+            }
         }
         front
             .refuse(Refusal {

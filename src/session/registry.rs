@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::audit::record::Facts;
 use crate::domain::clock::Random;
@@ -19,6 +20,17 @@ const PROCESS_TRIES: usize = 64;
 /// Bytes of a cancel key: 4 is all that protocol 3.0 has room for, 32 is what servers give at 3.2.
 const KEY_BYTES_3_0: usize = 4;
 const KEY_BYTES_3_2: usize = 32;
+
+/// Cancel requests that wait for their session. A driver sends one at a time, a person who is impatient
+/// some; further ones are dropped.
+const REQUESTS_WAITING_MAX: usize = 8;
+/// How long a cancel request waits for its session, which may itself wait for the journal's disk or for
+/// the server to take the request.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// A cancel request as its session gets it; dropped when it has been dealt with. Until then the connection that
+/// brought it stays open: drivers wait for its end before they send the next statement, which it must not hit.
+pub(super) type CancelRequest = oneshot::Sender<()>;
 
 /// Shared by all threads.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +50,7 @@ type Row = (RuleName, Option<IdentityKey>);
 
 struct CancelEntry {
     key: Vec<u8>,
-    request: mpsc::Sender<()>,
+    request: mpsc::Sender<CancelRequest>,
 }
 
 impl std::fmt::Debug for CancelEntry {
@@ -53,7 +65,7 @@ pub(super) struct CancelDesk {
     registry: Registry,
     pub(super) process: i32,
     pub(super) key: Vec<u8>,
-    pub(super) requests: mpsc::Receiver<()>,
+    pub(super) requests: mpsc::Receiver<CancelRequest>,
 }
 
 /// A session counted against its rule's limit; counted down when dropped, on every path.
@@ -70,7 +82,7 @@ impl Registry {
         let length = if minor >= 2 { KEY_BYTES_3_2 } else { KEY_BYTES_3_0 };
         let mut key = vec![0; length];
         random.fill(&mut key);
-        let (request, requests) = mpsc::channel(1);
+        let (request, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
         for _ in 0..PROCESS_TRIES {
             let mut bytes = [0; 4];
             random.fill(&mut bytes);
@@ -91,13 +103,20 @@ impl Registry {
         None
     }
 
-    /// Passes a cancel request on. Wrong keys are ignored, and nobody is told.
-    pub fn cancel(&self, process: i32, key: &[u8]) {
+    /// Passes a cancel request on, and waits until its session has dealt with it: sent it to the server,
+    /// or found nothing that it could be meant for. Wrong keys are ignored, and nobody is told.
+    pub async fn cancel(&self, process: i32, key: &[u8]) {
+        let (request, dealt_with) = oneshot::channel();
+        self.hand_over(process, key, request);
+        let _ = timeout(REQUEST_TIME_MAX, dealt_with).await;
+    }
+
+    fn hand_over(&self, process: i32, key: &[u8], request: CancelRequest) {
         if let Some(entry) = self.inner.cancels.get(&process)
             && is_same(&entry.key, key)
         {
-            // Full means that a request is waiting already.
-            let _ = entry.request.try_send(());
+            // Full: so many are waiting already that this one changes nothing.
+            let _ = entry.request.try_send(request);
         }
     }
 
@@ -224,7 +243,7 @@ mod tests {
         let mut desk = registry.open_desk(2, &random).unwrap();
         let heard = Cell::new(0);
         for key in [&desk.key[..31], &[0; 32][..], &desk.key[..]] {
-            registry.cancel(desk.process, key);
+            registry.hand_over(desk.process, key, oneshot::channel().0);
             if desk.requests.try_recv().is_ok() {
                 heard.set(heard.get() + 1);
             }
@@ -232,7 +251,30 @@ mod tests {
         assert_eq!(heard.get(), 1);
         let (process, key) = (desk.process, desk.key.clone());
         drop(desk);
-        registry.cancel(process, &key);
+        registry.hand_over(process, &key, oneshot::channel().0);
         assert!(registry.inner.cancels.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_cancels_waits_until_the_session_has_dealt_with_it() {
+        let registry = Registry::default();
+        let random = Counting(std::sync::atomic::AtomicU32::new(1));
+        let mut desk = registry.open_desk(0, &random).unwrap();
+        let (process, key) = (desk.process, desk.key.clone());
+        let mut asked = std::pin::pin!(registry.cancel(process, &key));
+        let request = tokio::select! {
+            biased;
+            () = &mut asked => panic!("nobody has looked at it yet"),
+            request = desk.requests.recv() => request.unwrap(),
+        };
+        assert!(timeout(Duration::from_millis(1), &mut asked).await.is_err());
+        drop(request);
+        asked.await;
+        // Nobody is waited for whose session is over, or that never was.
+        let mut late = std::pin::pin!(registry.cancel(process, &key));
+        assert!(timeout(Duration::from_millis(1), &mut late).await.is_err());
+        drop(desk);
+        late.await;
+        registry.cancel(process, &key).await;
     }
 }

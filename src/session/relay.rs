@@ -21,6 +21,7 @@ use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::alarms::{Alarm, Alarms};
 use crate::session::conversation::{Conversation, Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
+use crate::session::registry::CancelRequest;
 use crate::session::roster::Place;
 use crate::session::snapshot::{Notice, REVOKED_GRACE, Standing, Terms};
 use crate::tls::Stream;
@@ -45,7 +46,7 @@ pub(super) enum Ending {
 pub(super) struct Surroundings<'a> {
     pub(super) journal: &'a Journal,
     pub(super) clock: &'a dyn Clock,
-    pub(super) cancels: &'a mut mpsc::Receiver<()>,
+    pub(super) cancels: &'a mut mpsc::Receiver<CancelRequest>,
     pub(super) session: SessionId,
     /// True once gatepost shuts down; the bell says when to look.
     pub(super) stopping: watch::Receiver<bool>,
@@ -78,7 +79,7 @@ enum Event {
     Moved,
     ClientClosed,
     ServerClosed,
-    Cancel,
+    Cancel(CancelRequest),
     Alarm(Alarm),
 }
 
@@ -129,7 +130,7 @@ impl<'a> Relay<'a> {
                 Ok(Event::Moved) => {}
                 Ok(Event::ClientClosed) => return self.drain_server(conversation).await,
                 Ok(Event::ServerClosed) => return Ending::ServerLost,
-                Ok(Event::Cancel) => self.cancel(conversation),
+                Ok(Event::Cancel(request)) => self.cancel(conversation, Some(request)),
                 Ok(Event::Alarm(alarm)) => {
                     if let Some(ending) = self.alarmed(alarm, conversation, &mut alarms, &mut over) {
                         return ending;
@@ -164,7 +165,7 @@ impl<'a> Relay<'a> {
             },
             Alarm::StatementTimeout(limit) => {
                 conversation.timed_out(limit);
-                self.cancel(conversation);
+                self.cancel(conversation, None);
             }
             Alarm::CancelIgnored(limit) => {
                 let reason = Reason::StatementTimeout { limit };
@@ -192,8 +193,7 @@ impl<'a> Relay<'a> {
             let notice = Notice::expired(Reason::ShuttingDown, self.around.grace);
             announce(notice, alarms, over);
         }
-        // An error says that nobody is left who could change anything.
-        if self.around.standing.snapshots.has_changed().unwrap_or(false) {
+        if self.around.standing.is_in_question() {
             match self.around.standing.judge(self.around.clock.now()) {
                 Ok(terms) => {
                     alarms.set_limits(terms.limits.clone());
@@ -303,8 +303,9 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Sends the client's cancel on, if it has something running that it can be meant for.
-    fn cancel(&mut self, conversation: &Conversation) {
+    /// Sends a cancel on, if the client has something running that it can be meant for. `request` when it
+    /// is the client's own, none when a timer asks.
+    fn cancel(&mut self, conversation: &Conversation, request: Option<CancelRequest>) {
         let under_way = self.cancelling.as_ref().is_some_and(|task| !task.is_finished());
         if under_way || !conversation.is_running_client_statement() {
             return;
@@ -315,6 +316,7 @@ impl<'a> Relay<'a> {
             if let Err(error) = canceller.cancel().await {
                 tracing::warn!(%session, error = %error, "a cancel request could not be delivered");
             }
+            drop(request);
         }));
     }
 
@@ -352,8 +354,8 @@ impl<'a> Relay<'a> {
             if let Poll::Ready(event) = self.poll_move(turn) {
                 return Poll::Ready(event);
             }
-            if let Poll::Ready(Some(())) = self.around.cancels.poll_recv(turn) {
-                return Poll::Ready(Ok(Event::Cancel));
+            if let Poll::Ready(Some(request)) = self.around.cancels.poll_recv(turn) {
+                return Poll::Ready(Ok(Event::Cancel(request)));
             }
             alarms
                 .poll(self.around.place, turn)

@@ -68,7 +68,7 @@ pub(super) struct Terms {
 /// What a session was admitted on.
 #[derive(Debug)]
 pub(super) struct Standing {
-    pub(super) snapshots: Snapshots,
+    snapshots: Snapshots,
     session: SessionId,
     identity: Arc<Identity>,
     target: TargetName,
@@ -127,6 +127,12 @@ impl Standing {
         }
     }
 
+    /// Is there a newer snapshot than the one that was looked at?
+    pub(super) fn is_in_question(&self) -> bool {
+        // An error says that nobody is left who could publish one.
+        self.snapshots.has_changed().unwrap_or(false)
+    }
+
     /// The last look before the welcome: has anything changed since the snapshot that `grant` was
     /// decided on?
     pub(super) fn still_holds(
@@ -135,7 +141,7 @@ impl Standing {
         decided_on: &Snapshot,
         now: SystemTime,
     ) -> Result<Terms, Notice> {
-        if self.snapshots.has_changed().unwrap_or(false) {
+        if self.is_in_question() {
             self.judge(now)
         } else {
             Ok(self.terms(grant, decided_on.grace))

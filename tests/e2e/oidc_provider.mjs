@@ -1,5 +1,6 @@
 // A certified OpenID provider (npm oidc-provider) in three shapes: Entra v2, Okta, and a stranger that
-// no configuration names. Prints one JSON line when it listens. Argument: the oidc-provider folder.
+// no configuration names. Prints one JSON line when it listens. Arguments: the oidc-provider folder, and the
+// port (0 for any).
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
@@ -25,10 +26,16 @@ const applications = {
   brief: { oid: '00000000-0000-4000-8000-000000000007', roles: ['Orders.Write'] },
   misled: { oid: '00000000-0000-4000-8000-000000000005', roles: ['Orders.Write'] },
 };
+// Many identities, each with two applications: one as usual, and one whose tokens end almost at once.
+for (let number = 0; number < 20; number += 1) {
+  const oid = `00000000-0000-4000-9000-${String(number).padStart(12, '0')}`;
+  applications[`fleet-${number}`] = applications[`flash-${number}`] = { oid, roles: ['Orders.Write'] };
+}
+const lives = (client) => (client === 'brief' ? 5 : client.startsWith('flash-') ? 2 : undefined);
 
 const times = (client, payload) => {
   const shift = { late: -7200, early: 86400 }[client] ?? 0;
-  const life = client === 'brief' ? 5 : payload.exp - payload.iat;
+  const life = lives(client) ?? payload.exp - payload.iat;
   const [iat, exp] = [payload.iat + shift, payload.iat + shift + life];
   return { iat, nbf: iat, exp, aud: client === 'misled' ? 'api://somebody-else' : audience };
 };
@@ -51,15 +58,19 @@ const shapes = {
   stranger: { path: '/stranger', claims: entra },
 };
 
-const provider = (issuer, shape) => {
+const newKey = () => {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: randomUUID() };
+  return { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: randomUUID() };
+};
+
+// Signs with the first key and publishes all.
+const provider = (issuer, shape, keys) => {
   return new Provider(issuer, {
     clients: Object.keys(applications).map((client_id) => ({
       client_id, client_secret: 'secret-of-' + client_id, grant_types: ['client_credentials'],
       redirect_uris: [], response_types: [], token_endpoint_auth_method: 'client_secret_post',
     })),
-    jwks: { keys: [key] },
+    jwks: { keys },
     cookies: { keys: [randomUUID()] },
     features: {
       devInteractions: { enabled: false },
@@ -94,6 +105,12 @@ const idToken = async (provider, client_id) => {
 };
 
 const mounted = [];
+const mount = (mounted, keys) => {
+  mounted.keys = keys;
+  mounted.provider = provider(mounted.issuer, mounted.shape, keys);
+  mounted.callback = mounted.provider.callback();
+};
+
 const server = createServer((request, response) => {
   const found = mounted.find(({ path }) => request.url.startsWith(path + '/'));
   if (!found) return response.writeHead(404).end();
@@ -101,15 +118,22 @@ const server = createServer((request, response) => {
   request.url = request.url.slice(found.path.length);
   const wanted = request.url.match(/^\/test-id-token\/(.+)/)?.[1];
   if (wanted) return idToken(found.provider, wanted).then((token) => response.end(token));
+  if (request.url === '/test-rotate') {
+    mount(found, [newKey(), ...found.keys]);
+    return response.end();
+  }
+  if (request.url === '/test-asked') return response.end(`asked:${found.asked}\n`);
+  if (request.url === '/jwks') found.asked += 1;
   return found.callback(request, response);
 });
-server.listen(0, '127.0.0.1', () => {
+server.listen(Number(process.argv[3]), '127.0.0.1', () => {
   const origin = `http://127.0.0.1:${server.address().port}`;
   const issuers = {};
   for (const [name, shape] of Object.entries(shapes)) {
     issuers[name] = origin + shape.path;
-    const made = provider(issuers[name], shape);
-    mounted.push({ path: shape.path, provider: made, callback: made.callback() });
+    const one = { path: shape.path, issuer: issuers[name], shape, asked: 0 };
+    mount(one, [newKey()]);
+    mounted.push(one);
   }
   console.log(JSON.stringify(issuers));
 });

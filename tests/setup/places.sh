@@ -5,6 +5,8 @@
 #   node                                         a node that it supports
 #   postgres-18, postgres-17                     server binaries from npm (bin/, lib/, share/)
 #   python/bin/python                            a venv with the drivers
+#   node-pg/node_modules/pg                      node-postgres and its companions
+#   jdbc/java, jdbc/postgresql.jar               a JDK's java, and pgjdbc
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$repository/target}

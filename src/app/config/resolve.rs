@@ -176,8 +176,8 @@ impl Resolver<'_, '_, '_> {
         };
         let written = door.path.get()?;
         let path = self.path(&written.value);
-        if written.value.is_empty() || path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            let message = format!("a socket's path has 1 to {SOCKET_PATH_BYTES_MAX} bytes");
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let message = format!("the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes");
             self.reader.mistake(written.at, message);
             return None;
         }

@@ -11,6 +11,7 @@ pub(crate) struct Config {
     pub(crate) postgres: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) server: SocketAddr,
+    pub(crate) api: SocketAddr,
     pub(crate) entra: String,
     pub(crate) okta: String,
     /// Within the door's braces, after the address.
@@ -23,15 +24,17 @@ pub(crate) struct Config {
     /// Data-path threads: with one, an idle connection is at hand for every session.
     pub(crate) threads: u32,
     pub(crate) replica: &'static str,
+    pub(crate) level: &'static str,
 }
 
 impl Config {
-    pub(crate) fn new(provider: &Provider, ports: [SocketAddr; 3]) -> Self {
-        let [postgres, metrics, server] = ports;
+    pub(crate) fn new(provider: &Provider, ports: [SocketAddr; 4]) -> Self {
+        let [postgres, metrics, server, api] = ports;
         Self {
             postgres,
             metrics,
             server,
+            api,
             entra: provider.issuer(Shape::Entra).to_owned(),
             okta: provider.issuer(Shape::Okta).to_owned(),
             door: "",
@@ -42,6 +45,7 @@ impl Config {
             queue_timeout: "30s",
             threads: 2,
             replica: "replica-1",
+            level: "debug",
         }
     }
 
@@ -52,6 +56,8 @@ replica: {replica}
 listen:
   postgres: {{address: \"{postgres}\"{door}}}
   metrics: {{address: \"{metrics}\"}}
+  api: {{address: \"{api}\"}}
+  admin_socket: {{path: admin.sock}}
 tls: {{certificate: certs/{certificate}.crt, private_key: {{file: certs/{certificate}.key}}}}
 identity_providers:
   entra: {{issuer: \"{entra}\", audiences: [\"api://gatepost\"], kind: entra}}
@@ -66,13 +72,14 @@ targets:
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
-log: {{level: debug}}
+log: {{level: {level}}}
 threads: {threads}
 ",
             replica = self.replica,
             postgres = self.postgres,
             door = self.door,
             metrics = self.metrics,
+            api = self.api,
             certificate = self.certificate,
             entra = self.entra,
             okta = self.okta,
@@ -82,6 +89,7 @@ threads: {threads}
             max_connections = self.max_connections,
             queue_timeout = self.queue_timeout,
             threads = self.threads,
+            level = self.level,
         )
     }
 
@@ -115,6 +123,8 @@ rules:
   - name: okta-consumers
     identity: {provider: okta, client_id: order-consumer, groups: [Orders.Write]}
     grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
+admin:
+  - {name: lookers, identity: {provider: entra, client_id: analyst}, allow: [read]}
 ";
 
 /// The tables behind the policy, pgbench's own among them, and the broker; for single-user mode.

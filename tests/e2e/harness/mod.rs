@@ -5,6 +5,7 @@
 pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod journal;
+pub(crate) mod operator;
 pub(crate) mod programs;
 pub(crate) mod provider;
 pub(crate) mod tools;

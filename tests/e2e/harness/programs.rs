@@ -92,7 +92,8 @@ impl Said {
 }
 
 impl World {
-    fn client(&self, program: &Path, caller: &Caller) -> Command {
+    /// A program that finds its way in libpq's variables.
+    pub(crate) fn client(&self, program: &Path, caller: &Caller) -> Command {
         let address = self.config.postgres;
         let mut command = Command::new(program);
         command

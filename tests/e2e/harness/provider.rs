@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
 use gatepost::cli::dev::children;
@@ -20,13 +20,18 @@ pub(crate) enum Shape {
 }
 
 pub(crate) struct Provider {
-    process: Child,
+    running: Option<Running>,
     issuers: Value,
+    log: PathBuf,
+}
+
+struct Running {
+    process: Child,
     // Held open: the process writes there only once, but must not meet a closed pipe.
     _output: BufReader<ChildStdout>,
 }
 
-impl Drop for Provider {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -35,10 +40,47 @@ impl Drop for Provider {
 
 impl Provider {
     pub(crate) fn start(log: &Path) -> Self {
+        let (running, issuers) = Self::run(log, "0");
+        Self {
+            running: Some(running),
+            issuers,
+            log: log.to_owned(),
+        }
+    }
+
+    /// It is gone, and with it its keys.
+    pub(crate) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// At the same address, with new keys.
+    pub(crate) fn start_again(&mut self) {
+        let issuer = self.issuer(Shape::Entra);
+        let port = issuer.split([':', '/']).nth(4).unwrap();
+        let (running, issuers) = Self::run(&self.log, port);
+        assert_eq!(issuers, self.issuers);
+        self.running = Some(running);
+    }
+
+    /// Signs with a new key from now on, and publishes the old ones beside it.
+    pub(crate) fn rotate(&self, shape: Shape) {
+        let (status, body) = http("POST", &format!("{}/test-rotate", self.issuer(shape)), "");
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// How often it was asked for its keys.
+    pub(crate) fn asked_for_keys(&self, shape: Shape) -> usize {
+        let (_, body) = http("GET", &format!("{}/test-asked", self.issuer(shape)), "");
+        let count = body.lines().find_map(|line| line.strip_prefix("asked:"));
+        count.unwrap().parse().unwrap()
+    }
+
+    fn run(log: &Path, port: &str) -> (Running, Value) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/oidc_provider.mjs");
         let mut process = children::command(&tools::node(), None)
             .arg(script)
             .arg(tools::oidc_provider())
+            .arg(port)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(log).unwrap())
             .spawn()
@@ -48,11 +90,11 @@ impl Provider {
         output.read_line(&mut line).unwrap();
         let told = std::fs::read_to_string(log).unwrap();
         let issuers = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the provider ended: {told}"));
-        Self {
+        let running = Running {
             process,
-            issuers,
             _output: output,
-        }
+        };
+        (running, issuers)
     }
 
     pub(crate) fn issuer(&self, shape: Shape) -> &str {

@@ -39,6 +39,27 @@ pub(crate) fn python() -> PathBuf {
     tool("python/bin/python")
 }
 
+/// The folder of node's drivers.
+pub(crate) fn node_drivers() -> PathBuf {
+    tool("node-pg")
+}
+
+/// A program of this workspace: one of the two Rust drivers.
+pub(crate) fn rust_driver(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_gatepost")).with_file_name(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/run.sh, or tests/setup/rust_drivers.sh, which builds it",
+        path.display()
+    );
+    path
+}
+
+/// A JDK's `java`, and the driver's jar.
+pub(crate) fn jdbc() -> (PathBuf, PathBuf) {
+    (tool("jdbc/java"), tool("jdbc/postgresql.jar"))
+}
+
 /// A server of this major version: 15 from Debian with its clients and extensions, others from npm.
 pub(crate) fn server(major: u32) -> Binaries {
     let folder = match major {

@@ -231,7 +231,7 @@ fn make_certificates(folder: &Path) {
 }
 
 /// Held together until all are known, so that they differ.
-fn free_addresses() -> [SocketAddr; 3] {
-    let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+fn free_addresses() -> [SocketAddr; 4] {
+    let held = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap())
 }

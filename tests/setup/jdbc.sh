@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# pgjdbc and a JDK that compiles and runs one source file (11 or newer).
+#   GATEPOST_TEST_PGJDBC=/path/to/postgresql-x.y.z.jar    takes this one instead of Debian's package
+set -euo pipefail
+. "$(dirname "$0")/places.sh"
+
+place=$tools/jdbc
+mkdir -p "$place"
+
+# A `java` may be there without the compiler that running a source file needs.
+runs_sources() { "$1" --list-modules 2>/dev/null | grep -q '^jdk\.compiler@'; }
+
+java=$(command -v java || true)
+if [ -z "$java" ] || ! runs_sources "$java"; then
+    debian_install default-jdk-headless
+    java=$(command -v java)
+    runs_sources "$java" || fail "$java cannot compile: install a JDK, version 11 or newer"
+fi
+ln -sfn "$java" "$place/java"
+
+jar=${GATEPOST_TEST_PGJDBC:-/usr/share/java/postgresql.jar}
+if [ -z "${GATEPOST_TEST_PGJDBC:-}" ] && [ ! -e "$jar" ]; then
+    # Debian's: signed, and to be had wherever the other packages are, which Maven Central is not.
+    debian_install libpostgresql-jdbc-java
+fi
+[ -e "$jar" ] || fail "no pgjdbc at $jar: GATEPOST_TEST_PGJDBC names its jar"
+ln -sfn "$jar" "$place/postgresql.jar"
+say "pgjdbc $({ "$java" -jar "$jar" || true; } | sed -n 's/^PostgreSQL JDBC Driver //p') on $("$java" --version | sed -n 1p)"
