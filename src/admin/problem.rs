@@ -3,7 +3,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,8 +18,15 @@ pub(super) struct Problem {
     detail: String,
     /// What to do about it.
     hint: &'static str,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Extra>,
     mistakes: Vec<String>,
+}
+
+/// The header that a kind of problem must have.
+#[derive(Debug)]
+enum Extra {
+    WwwAuthenticate(String),
+    Allow(String),
 }
 
 impl Problem {
@@ -40,14 +47,12 @@ impl Problem {
 
     /// `challenge` is the whole header (RFC 6750, section 3).
     pub(super) fn challenged(mut self, challenge: &str) -> Self {
-        let value = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static(CHALLENGE));
-        self.header = Some((WWW_AUTHENTICATE, value));
+        self.header = Some(Extra::WwwAuthenticate(challenge.to_owned()));
         self
     }
 
     pub(super) fn allowing(mut self, methods: &[&str]) -> Self {
-        let value = HeaderValue::try_from(methods.join(", "));
-        self.header = value.ok().map(|value| (ALLOW, value));
+        self.header = Some(Extra::Allow(methods.join(", ")));
         self
     }
 
@@ -71,7 +76,14 @@ impl Problem {
             members.insert("mistakes".to_owned(), self.mistakes.into());
         }
         let mut response = respond(self.status, "application/problem+json", &body);
-        if let Some((name, value)) = self.header {
+        let header = self.header.map(|extra| match extra {
+            Extra::WwwAuthenticate(text) => (WWW_AUTHENTICATE, text),
+            Extra::Allow(text) => (ALLOW, text),
+        });
+        // Both are made here, of words without control characters.
+        if let Some((name, text)) = header
+            && let Ok(value) = HeaderValue::try_from(text)
+        {
             response.headers_mut().insert(name, value);
         }
         response

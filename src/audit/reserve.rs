@@ -20,8 +20,8 @@ pub(super) const BYTES: u64 = 16 << 20;
 const INTENTS_SHARE: u64 = 2;
 /// A full disk is freed by people; asking for its free space costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The reserve is taken back when this many times its size is free, so that it does not come and go.
-const FREE_BEFORE: u64 = 2;
+/// The reserve is taken back when this share of it is free besides, so that it does not come and go.
+const FREE_BESIDES: u64 = 8;
 /// Written where the file system cannot set blocks aside, this much at once.
 const CHUNK: usize = 64 << 10;
 
@@ -113,7 +113,7 @@ impl Reserve {
         if self.due_in().is_none_or(|left| !left.is_zero()) {
             return;
         }
-        let wanted = bytes.saturating_mul(FREE_BEFORE);
+        let wanted = bytes.saturating_add(bytes / FREE_BESIDES);
         let held = files.free().and_then(|free| {
             if free < wanted {
                 return Err(io::ErrorKind::StorageFull.into());

@@ -197,13 +197,12 @@ mod tests {
     }
 
     fn sums(strangers: &mut Strangers) -> Vec<(Option<IpAddr>, Option<String>, u64)> {
-        let read = |record: Record| match record.event {
-            Event::StrangersDenied { address, count } => (
-                address,
-                record.facts.identity.as_ref().map(|it| it.subject.clone()),
-                count,
-            ),
-            other => panic!("{other:?}"),
+        let read = |record: Record| {
+            let Event::StrangersDenied { address, count } = record.event else {
+                panic!("{record:?}");
+            };
+            let subject = record.facts.identity.as_ref().map(|it| it.subject.clone());
+            (address, subject, count)
         };
         strangers.drain().into_iter().map(read).collect()
     }

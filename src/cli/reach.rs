@@ -113,11 +113,12 @@ async fn put(reach: &Reach, question: &Question<'_>) -> Result<Reply, ClientErro
 
 /// Why the answer is no, on standard error.
 fn explain(reply: &Reply) {
-    for mistake in reply.body["mistakes"].as_array().into_iter().flatten() {
+    let body = &reply.body;
+    for mistake in body["mistakes"].as_array().into_iter().flatten() {
         let lines = mistake.as_str().unwrap_or_default().lines();
         lines.for_each(|line| complain(&Printable(line)));
     }
-    let text = |key: &str| reply.body[key].as_str().unwrap_or_default();
+    let text = |key: &str| body[key].as_str().unwrap_or_default();
     complain(&format_args!("gatepost: {}", Printable(text("detail"))));
     if !text("hint").is_empty() {
         complain(&format_args!("hint: {}", Printable(text("hint"))));

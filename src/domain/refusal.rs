@@ -292,10 +292,7 @@ impl Reason {
                  roles and logins are the operator's to change."
             }
             Self::StartupParameter { .. } => "Remove it from the connection settings.",
-            Self::SettingsRefused => {
-                "Check the names and values in the connection's options (PGOPTIONS): \
-                 try them with SET in a session without them."
-            }
+            Self::SettingsRefused => "Try the settings of the connection's options with SET in a session.",
             Self::SessionLimit { .. } | Self::RuleLimit { .. } | Self::QueueTimeout { .. } => {
                 "Close idle connections or ask the operator for a higher limit."
             }

@@ -374,10 +374,8 @@ type ReadSpan<'a> = dyn FnMut(&Option<Written<Span>>, Duration, Duration, Durati
 fn limits(written: &LimitsText, span: &mut ReadSpan<'_>) -> Limits {
     let count = |count: &Option<Written<Count>>| count.as_ref().map(|count| count.value.0);
     let mut timer = |limit: &Option<Written<Span>>| {
-        let read = limit
-            .is_some()
-            .then(|| span(limit, TIMER_MIN, TIMER_MIN, TIMER_MAX));
-        read
+        limit.as_ref()?;
+        Some(span(limit, TIMER_MIN, TIMER_MIN, TIMER_MAX))
     };
     Limits {
         sessions: count(&written.sessions),

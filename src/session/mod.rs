@@ -348,16 +348,19 @@ impl Gate {
     async fn refuse(&self, front: PostgresFront, refused: Refused, session: SessionId) {
         let Refused { facts, code, reason } = refused;
         self.shared.counters.refused(code);
-        tracing::info!(%session, code = code.label(), reason = %reason, "session refused");
         let event = Event::SessionDenied {
             code: code.label(),
             reason: reason.to_string(),
         };
+        let label = code.label();
         match self.shared.journal.submit(Record::new(facts, event)) {
-            // One of many of the same kind is counted there.
-            Ok(_) | Err(JournalError::Summed) => {}
+            Ok(_) => tracing::info!(%session, code = label, reason = %reason, "session refused"),
+            // One of too many for the journal, and for the log as well.
+            Err(JournalError::Summed) => {
+                tracing::debug!(%session, code = label, reason = %reason, "session refused");
+            }
             Err(error) => {
-                tracing::error!(%session, error = %error, "a refusal could not be recorded");
+                tracing::error!(%session, code = label, reason = %reason, error = %error, "session refused, which could not be recorded");
             }
         }
         front
@@ -439,6 +442,12 @@ fn logged(session: SessionId, error: &impl Refuse) -> (RefusalCode, Reason) {
         chain.push_str(&cause.to_string());
         source = cause.source();
     }
-    tracing::warn!(%session, error = %chain, "session not opened");
-    error.refusal()
+    let (code, reason) = error.refusal();
+    // Strangers can cause these as often as they like; the refusal itself is logged within limits.
+    if matches!(code, RefusalCode::TokenMissing | RefusalCode::TokenRejected) {
+        tracing::debug!(%session, error = %chain, "session not opened");
+    } else {
+        tracing::warn!(%session, error = %chain, "session not opened");
+    }
+    (code, reason)
 }

@@ -215,17 +215,20 @@ fn judge(words: &[Token<'_>], piece: &Piece) -> Option<&'static str> {
     if piece.updates && piece.settings_view {
         return Some("UPDATE of pg_settings");
     }
-    match verb.kind {
-        TokenKind::Word if verb.is("set") => set(words),
-        TokenKind::Word if verb.is("alter") => alter(words).or_else(|| routine(words, piece)),
-        TokenKind::Word if verb.is("create") => routine(words, piece),
-        TokenKind::Word if (verb.is("grant") || verb.is("revoke")) && !piece.on => {
-            Some("GRANT or REVOKE of a role")
-        }
-        // What is loaded stays in the server's process, whoever is served there next.
-        TokenKind::Word if verb.is("load") => Some("LOAD"),
-        _ => None,
+    if verb.is("set") {
+        return set(words);
     }
+    if verb.is("alter") {
+        return alter(words).or_else(|| routine(words, piece));
+    }
+    if verb.is("create") {
+        return routine(words, piece);
+    }
+    if (verb.is("grant") || verb.is("revoke")) && !piece.on {
+        return Some("GRANT or REVOKE of a role");
+    }
+    // What is loaded stays in the server's process, whoever is served there next.
+    verb.is("load").then_some("LOAD")
 }
 
 /// `SET [SESSION|LOCAL] ROLE …`, `SET [SESSION|LOCAL] SESSION AUTHORIZATION …`, and the same

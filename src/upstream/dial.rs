@@ -92,6 +92,17 @@ impl DialError {
     pub fn login_stopped(&self) -> bool {
         matches!(self, Self::LoginStopped { .. })
     }
+
+    /// Where the client is the cause, and trying again does not help.
+    fn with(self, key: &PoolKey) -> Self {
+        let Self::Refused { sqlstate, message } = self else {
+            return self;
+        };
+        if !key.settings.is_empty() && SETTINGS_REFUSED.contains(&sqlstate.as_str()) {
+            return Self::SettingsRefused { sqlstate, message };
+        }
+        Self::Refused { sqlstate, message }
+    }
 }
 
 impl Refuse for DialError {
@@ -157,15 +168,7 @@ pub(super) async fn dial(
         log_in(stream, settings).await
     };
     let dialed = within(limit, dialing).await;
-    // Of these the client is the cause, and trying again does not help.
-    dialed.map_err(|error| match error {
-        DialError::Refused { sqlstate, message }
-            if !key.settings.is_empty() && SETTINGS_REFUSED.contains(&sqlstate.as_str()) =>
-        {
-            DialError::SettingsRefused { sqlstate, message }
-        }
-        other => other,
-    })
+    dialed.map_err(|error| error.with(key))
 }
 
 pub(super) async fn within<T>(

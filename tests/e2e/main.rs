@@ -19,6 +19,7 @@ mod crash;
 mod drivers;
 mod ending;
 mod escapes;
+mod flood;
 mod full_disk;
 mod keys;
 mod many_transactions;

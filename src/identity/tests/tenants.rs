@@ -84,7 +84,7 @@ async fn a_tenant_that_is_taken_off_the_list_is_no_longer_accepted() {
     assert!(changed(|it| it.tenants = vec![OURS.to_owned()]));
     assert!(!changed(|it| it.tenants = vec![ALSO_OURS.to_owned()]));
     assert!(!changed(|it| it.audiences = vec!["api://gatepost".to_owned()]));
-    assert!(!changed(|it| it.issuer.insert_str("http://".len(), "x")));
+    assert!(!changed(|it| it.issuer.insert("http://".len(), 'x')));
     assert!(!changed(|it| it.name = "renamed".into()));
     // Other claims would say who it is.
     assert!(!changed(|it| it.kind = ProviderKind::Okta));

@@ -112,6 +112,28 @@ fn a_deny_takes_all_of_it_away() {
 }
 
 #[test]
+fn explain_lists_the_rights() {
+    let text = format!(
+        "version: 1\nrules:\n{RULE}\nadmin:\n  - {{name: o, identity: {{provider: dev}}, allow: [reload, revoke]}}\n"
+    );
+    let sources = [source("p/a.yaml", ROLES), source("p/b.yaml", &text)];
+    let policy = load(&sources, &surroundings()).unwrap().policy;
+    let told = ask(&worker(), "auto", "orders", |request| policy.explain(request));
+    assert!(
+        told.to_string()
+            .contains("may ask of the running gatepost: reload, revoke")
+    );
+    assert_eq!(
+        serde_json::json!(told)["admin"][0],
+        serde_json::json!({"action": "reload", "rule": "o"})
+    );
+    let mut stranger = worker();
+    stranger.provider = "okta".into();
+    let told = ask(&stranger, "auto", "orders", |request| policy.explain(request));
+    assert!(told.admin.is_empty() && !told.to_string().contains("may ask"));
+}
+
+#[test]
 fn the_local_operator_needs_no_rule() {
     let operator = LocalOperator::recognise(0, 999).unwrap();
     let rights = AdminRights::of_local(operator);

@@ -125,7 +125,7 @@ async def cancel():
         # This driver cancels when the task that waits is cancelled, or has waited long enough.
         task = asyncio.create_task(connection.execute("SELECT pg_sleep(30)"))
         while not await watcher.fetchval(asleep, process):
-            pass
+            assert not task.done(), task
         task.cancel()
         await raises(asyncio.CancelledError, task)
         await connection.execute("SELECT pg_sleep(0.1)")

@@ -201,7 +201,8 @@ def cancel():
     for way in in_clear, in_tls:
         connection.send_query(b"SELECT pg_sleep(30)")
         while one(watcher, asleep, server) != b"1":
-            pass
+            connection.consume_input()
+            assert connection.is_busy()
         way()
         raised(connection.get_result(), b"57014")
         assert connection.get_result() is None

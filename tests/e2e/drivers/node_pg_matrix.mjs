@@ -154,7 +154,7 @@ const steps = {
       const query = new pg.Query('SELECT pg_sleep(30)');
       const slept = raises('57014', new Promise((good, bad) => query.on('end', good).on('error', bad)));
       client.query(query);
-      while (!(await one(watcher, asleep, [pid])));
+      while (!(await one(watcher, asleep, [pid]))) assert.equal(client.activeQuery, query);
       await cancel(query);
       await slept;
     }

@@ -85,8 +85,11 @@ stream() {
 # Control-C. Without a terminal psql shows nothing any more after it, but goes on.
 cancel() {
     "$psql" -XAtq -v VERBOSITY=sqlstate -c 'SELECT pg_sleep(30)' -c "$(insert cancel 1)" 2>"$work/err" &
-    local sleeper=$! asleep="wait_event = 'PgSleep' AND application_name = '$name'"
-    until [ "$(ask -c "SELECT count(*) FROM pg_stat_activity WHERE $asleep")" = 1 ]; do :; done
+    # Upstream the session's reference stands beside the application's name.
+    local sleeper=$! asleep="wait_event = 'PgSleep' AND application_name LIKE '$name%'"
+    until [ "$(ask -c "SELECT count(*) FROM pg_stat_activity WHERE $asleep")" = 1 ]; do
+        kill -0 "$sleeper" || wrong 'nobody sleeps'
+    done
     kill -INT "$sleeper"
     wait "$sleeper" || true
     has "$(cat "$work/err")" 57014

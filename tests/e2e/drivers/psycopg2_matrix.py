@@ -134,7 +134,7 @@ def cancel():
         thread = threading.Thread(target=sleep)
         thread.start()
         while not watcher.one("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = %s", process):
-            pass
+            assert thread.is_alive()
         session.connection.cancel()
         thread.join()
         assert canceled

@@ -127,10 +127,10 @@ def stream():
         assert one(connection, "SELECT 7") == 7
 
 
-def until_asleep(watcher, process):
+def until_asleep(watcher, process, thread):
     asleep = "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = %s"
     while not one(watcher, asleep, process):
-        pass
+        assert thread.is_alive()
 
 
 def cancel():
@@ -141,7 +141,7 @@ def cancel():
             sleep = lambda: canceled.append(raises(errors.QueryCanceled, lambda: connection.execute("SELECT pg_sleep(30)")))
             thread = threading.Thread(target=sleep)
             thread.start()
-            until_asleep(watcher, process)
+            until_asleep(watcher, process, thread)
             way()
             thread.join()
             assert canceled

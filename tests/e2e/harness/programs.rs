@@ -33,6 +33,17 @@ impl Door {
         database: &str,
         options: &str,
     ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        self.connect_as(caller, database, options, "e2e").await
+    }
+
+    /// Under an application name of one's own.
+    pub(crate) async fn connect_as(
+        &self,
+        caller: &Caller,
+        database: &str,
+        options: &str,
+        application: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(&self.authority).unwrap() {
             roots.add(certificate.unwrap()).unwrap();
@@ -48,7 +59,7 @@ impl Door {
             .host(self.address.ip().to_string())
             .port(self.address.port());
         config.dbname(database).user(caller.user).password(&caller.token);
-        config.options(options).application_name("e2e");
+        config.options(options).application_name(application);
         config.ssl_mode(tokio_postgres::config::SslMode::Require);
         let connector = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
         let (client, connection) = config.connect(connector).await?;

@@ -15,7 +15,7 @@ type Row = (RefusalCode, Reason, &'static str);
 const LIMIT: Duration = Duration::from_secs(15);
 
 fn about_tokens() -> Vec<Row> {
-    use RefusalCode::{NotPermitted, ProtocolViolation, TlsRequired, TokenMissing, TokenRejected};
+    use RefusalCode::{TlsRequired, TokenMissing, TokenRejected};
     let ago = Duration::from_secs(90);
     vec![
         (TlsRequired, Reason::TokenInClear, "a start-up packet outside TLS"),
@@ -68,6 +68,12 @@ fn about_tokens() -> Vec<Row> {
             },
             "user, database, application name or options look like a JWT; never repeated",
         ),
+    ]
+}
+
+fn about_packets() -> Vec<Row> {
+    use RefusalCode::{NotPermitted, ProtocolViolation};
+    vec![
         (
             NotPermitted,
             Reason::StartupParameter {
@@ -227,7 +233,7 @@ fn about_sessions() -> Vec<Row> {
 }
 
 fn rows() -> Vec<Row> {
-    [about_tokens(), about_access(), about_sessions()].concat()
+    [about_tokens(), about_packets(), about_access(), about_sessions()].concat()
 }
 
 /// Fails to compile when a reason is added: then add it to the rows too, and here.

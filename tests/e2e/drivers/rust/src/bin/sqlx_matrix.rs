@@ -22,6 +22,9 @@ const INSERT: &str = "INSERT INTO parcels (driver, step, n) VALUES ($1, $2, $3)"
 const IN_SAVEPOINT: &str =
     "INSERT INTO parcels (driver, step, n, body) VALUES ($1, 'recovery', 4, pg_current_xact_id()::text)";
 
+/// Longer than anything sleeps here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// All is in the environment but the name of the authority's file, which libpq spells otherwise.
 fn options() -> PgConnectOptions {
     PgConnectOptions::new()
@@ -242,7 +245,8 @@ async fn cancel() {
             }
         }
     };
-    let (slept, ()) = tokio::join!(sleep, cancel);
+    let both = async { tokio::join!(sleep, cancel) };
+    let (slept, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
     raised("57014", slept);
     session.execute("SELECT pg_sleep(0.1)").await.unwrap();
     session.execute("SET statement_timeout = '200ms'").await.unwrap();

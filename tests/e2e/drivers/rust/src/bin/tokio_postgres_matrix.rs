@@ -26,6 +26,8 @@ const INSERT: &str = "INSERT INTO parcels (driver, step, n) VALUES ($1, $2, $3)"
 /// Such a row's xmin is the subtransaction's; the journal names the transaction.
 const IN_SAVEPOINT: &str =
     "INSERT INTO parcels (driver, step, n, body) VALUES ($1, 'recovery', 4, pg_current_xact_id()::text)";
+/// Longer than anything sleeps here.
+const PATIENCE: Duration = Duration::from_secs(60);
 const NAME: &str = "tokio-postgres";
 
 fn tls() -> MakeRustlsConnect {
@@ -214,7 +216,8 @@ async fn cancel() {
         while watcher.query_opt(asleep, &[&process]).await.unwrap().is_none() {}
         token.cancel_query(tls()).await.unwrap();
     };
-    let (slept, ()) = tokio::join!(client.execute("SELECT pg_sleep(30)", &[]), cancel);
+    let both = async { tokio::join!(client.execute("SELECT pg_sleep(30)", &[]), cancel) };
+    let (slept, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
     raised(&SqlState::QUERY_CANCELED, slept);
     // With nothing under way it comes to nothing.
     token.cancel_query(tls()).await.unwrap();
