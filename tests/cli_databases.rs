@@ -278,3 +278,53 @@ async fn check_live_names_a_database_that_cannot_be_reached() {
     // Without --live the files alone decide.
     assert_eq!(code(&site.gatepost(&["check"])), 0);
 }
+
+#[tokio::test]
+async fn doctor_lists_what_was_left_behind_and_repairs_it() {
+    let site = Site::new().await;
+    assert_eq!(code(&site.roles("apply", &[])), 0);
+    let healthy = site.gatepost(&["doctor"]);
+    assert_eq!(code(&healthy), 0, "{}", told(&healthy));
+    assert!(told(&healthy).contains("no logins"), "{}", told(&healthy));
+
+    let broker = site.server.connect("gatepost_broker", BROKER_PASSWORD, "orders");
+    let left = "CREATE ROLE gp_test_left LOGIN IN ROLE orders_writer, gatepost_minted; COMMENT ON ROLE gp_test_left IS \
+        '{\"gatepost\":1,\"installation\":\"test\",\"replica\":\"z\",\"epoch\":\"over\",\"generation\":1,\"role\":\"orders_writer\"}'";
+    broker.await.unwrap().batch_execute(left).await.unwrap();
+    site.in_orders("CREATE TABLE theirs (a int); ALTER TABLE theirs OWNER TO gp_test_left")
+        .await;
+    let ill = site.gatepost(&["doctor", "--target", "orders"]);
+    assert_eq!(code(&ill), 1);
+    let text = told(&ill);
+    assert!(
+        text.contains("1 left over") && text.contains("owns table theirs in database orders"),
+        "{text}"
+    );
+    let report = json(&site.gatepost(&["doctor", "--json"]));
+    assert_eq!(report["good"], false);
+    assert_eq!(
+        report["targets"][0]["diagnosis"]["logins"][0]["condition"],
+        "left_over"
+    );
+
+    let repaired = site.gatepost(&["doctor", "--repair"]);
+    assert_eq!(code(&repaired), 0, "{}", told(&repaired));
+    assert!(
+        told(&repaired).contains("gp_test_left: ended"),
+        "{}",
+        told(&repaired)
+    );
+    assert_eq!(code(&site.gatepost(&["doctor"])), 0);
+    let unknown = site.gatepost(&["doctor", "--target", "nowhere"]);
+    assert_eq!(code(&unknown), 1);
+    // A grant that is missing is a finding too.
+    site.in_orders("REVOKE orders_writer FROM gatepost_broker; ALTER ROLE gatepost_broker NOCREATEROLE")
+        .await;
+    let lacking = site.gatepost(&["doctor"]);
+    assert_eq!(code(&lacking), 1);
+    assert!(
+        told(&lacking).contains("ALTER ROLE \"gatepost_broker\" CREATEROLE"),
+        "{}",
+        told(&lacking)
+    );
+}

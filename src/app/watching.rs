@@ -39,7 +39,7 @@ impl Look {
 
 impl Look {
     /// The same files; the stamps of those that are in `before` too are taken from there.
-    fn as_before(mut self, before: Self) -> Self {
+    fn with_stamps_of(mut self, before: Self) -> Self {
         let before: HashMap<_, _> = before.0.into_iter().collect();
         for (file, stamp) in &mut self.0 {
             if let Some(earlier) = before.get(file) {
@@ -83,7 +83,7 @@ pub(super) async fn keep_current(reloader: Arc<Reloader>, mut hangups: mpsc::Rec
         refused = reloader.reload().await.is_err().then(Instant::now);
         // The new configuration may name other files. Those that were watched count as they looked
         // before: what changed meanwhile makes another reload.
-        known = look(&reloader).await.as_before(now);
+        known = look(&reloader).await.with_stamps_of(now);
     }
 }
 

@@ -125,6 +125,12 @@ const fn word(kind: FindingKind) -> &'static str {
     }
 }
 
+/// A finding on one line, and on the next what to run.
+pub(super) fn told(Finding { missing, sql, kind }: &Finding) -> String {
+    let end = if sql.starts_with("--") { "" } else { ";" };
+    format!("{}: {missing}\n    {sql}{end}", word(*kind))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -139,11 +145,8 @@ impl fmt::Display for Report {
         if let Some(why) = unreachable {
             write!(f, "\n  {why}")?;
         }
-        for Finding { missing, sql, kind } in findings {
-            write!(f, "\n  {}: {missing}\n    {sql}", word(*kind))?;
-            if !sql.starts_with("--") {
-                f.write_str(";")?;
-            }
+        for finding in findings {
+            write!(f, "\n  {}", told(finding))?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod certs;
 mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod doctor;
 mod explain;
 mod keys;
 mod live;
@@ -43,6 +44,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Roles(roles::Arguments),
+    Doctor(doctor::Arguments),
     Audit(audit::Arguments),
     Sessions(sessions::Arguments),
     Pools(pools::Arguments),
@@ -86,6 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Roles(arguments) => roles::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Sessions(arguments) => sessions::run(&arguments),
         Command::Pools(arguments) => pools::run(&arguments),
         Command::Logins(arguments) => logins::run(&arguments),

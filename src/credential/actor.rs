@@ -174,7 +174,9 @@ impl Actor {
                     }
                 }
                 Ok(()) = self.updates.changed() => self.updated(),
-                () = tokio::time::sleep_until(step) => self.rotate_step().await,
+                // Always ready, and so taken in turn with the other work, however much there is.
+                () = std::future::ready(()), if self.rotation.is_some() => self.rotate_step().await,
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
     }

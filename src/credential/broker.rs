@@ -57,7 +57,7 @@ impl BrokerSettings {
         }
     }
 
-    fn home(&self) -> DatabaseName {
+    pub(super) fn home(&self) -> DatabaseName {
         let first = self.databases.first().cloned();
         first.unwrap_or_else(|| DatabaseName::new("postgres"))
     }

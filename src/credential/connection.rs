@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_postgres::config::SslMode;
+use tokio::sync::OnceCell;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::credential::error::{BrokerError, chain};
+use crate::credential::guard::{Guard, Plain};
 use crate::credential::lease::Lease;
+use crate::credential::naming::quote_name;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, TargetName};
 
@@ -78,28 +81,30 @@ impl Access {
             .dbname(database.as_str())
             .application_name("gatepost broker")
             .options(OPTIONS)
+            .ssl_mode(SslMode::Require)
             .keepalives_idle(KEEPALIVE);
         let attempt = async {
             match &self.tls {
                 Some(tls) => {
-                    config.ssl_mode(SslMode::Require);
-                    let connector = MakeRustlsConnect::new(tls.as_ref().clone());
+                    let connector = Guard(MakeRustlsConnect::new(tls.as_ref().clone()));
                     let (client, connection) = config.connect(connector).await?;
                     Ok((client, self.control.spawn(drive(connection))))
                 }
                 None => {
-                    config.ssl_mode(SslMode::Disable);
-                    let (client, connection) = config.connect(NoTls).await?;
+                    // Nothing is negotiated, and so nothing but the guard stands where TLS would.
+                    config.ssl_negotiation(SslNegotiation::Direct);
+                    let (client, connection) = config.connect(Guard(Plain)).await?;
                     Ok((client, self.control.spawn(drive(connection))))
                 }
             }
         };
         let attempt = self.within(CONNECT_LIMIT, "connecting", attempt).await?;
-        let (client, driver) = attempt.map_err(|error| self.not_connected(error))?;
+        let (client, driver) = attempt.map_err(|error| self.not_connected(database, error))?;
         Ok(Connection {
             client,
             driver,
             target: self.target.clone(),
+            version: OnceCell::new(),
         })
     }
 
@@ -117,7 +122,7 @@ impl Access {
         tokio::time::timeout(limit, work).await.map_err(timed_out)
     }
 
-    fn not_connected(&self, error: tokio_postgres::Error) -> BrokerError {
+    fn not_connected(&self, database: &DatabaseName, error: tokio_postgres::Error) -> BrokerError {
         let target = self.target.clone();
         match error.code() {
             Some(code) if *code == SqlState::INVALID_PASSWORD => BrokerError::WrongPassword { target },
@@ -127,12 +132,23 @@ impl Access {
                     why: chain(&error),
                 }
             }
+            // A database whose CONNECT was taken from PUBLIC.
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => BrokerError::MissingPrivilege {
+                target,
+                missing: format!("CONNECT on database {database} for {}", self.user),
+                sql: grant_connect(database, &self.user),
+            },
             Some(_) | None => BrokerError::Unreachable {
                 target,
                 why: chain(&error),
             },
         }
     }
+}
+
+pub(super) fn grant_connect(database: &DatabaseName, role: &str) -> String {
+    let (database, role) = (quote_name(database.as_str()), quote_name(role));
+    format!("GRANT CONNECT ON DATABASE {database} TO {role}")
 }
 
 async fn drive<S>(connection: tokio_postgres::Connection<tokio_postgres::Socket, S>)
@@ -150,6 +166,7 @@ pub(super) struct Connection {
     client: Client,
     driver: tokio::task::JoinHandle<()>,
     target: TargetName,
+    version: OnceCell<i32>,
 }
 
 impl Drop for Connection {
@@ -168,6 +185,16 @@ impl Connection {
 
     pub(super) fn target(&self) -> &TargetName {
         &self.target
+    }
+
+    /// `server_version_num`, asked for once.
+    pub(super) async fn version(&self) -> Result<i32, BrokerError> {
+        let ask = async || {
+            let sql = "SELECT current_setting('server_version_num')::int4";
+            let row = self.limited("asking for the version", self.client.query_one(sql, &[]));
+            Ok(row.await?.get(0))
+        };
+        self.version.get_or_try_init(ask).await.copied()
     }
 
     pub(super) fn is_closed(&self) -> bool {

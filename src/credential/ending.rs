@@ -97,19 +97,34 @@ pub(super) async fn end(world: World, ended: Ended) {
 }
 
 async fn attempt(world: &World, ended: &Ended, disabled: &mut bool) -> Result<(), BrokerError> {
+    let when_disabled = |there: bool| {
+        if there && !*disabled {
+            *disabled = true;
+            world.note(&ended.facts, Event::LoginDisabled { why: ended.why });
+        }
+        world.retire.retire(&ended.login);
+    };
     let access = world.access();
-    let connection = access.connect(&world.home).await?;
-    let there = connection.disable(&ended.login).await?;
-    if there && !*disabled {
-        *disabled = true;
-        world.note(&ended.facts, Event::LoginDisabled { why: ended.why });
-    }
-    world.retire.retire(&ended.login);
+    steps(&access, &world.home, &ended.login, &ended.role, when_disabled).await
+}
+
+/// One attempt. `when_disabled` is told whether the login was still there, once nobody can log in with
+/// it any more.
+pub(super) async fn steps(
+    access: &Access,
+    home: &DatabaseName,
+    login: &LoginName,
+    role: &RoleName,
+    when_disabled: impl FnOnce(bool),
+) -> Result<(), BrokerError> {
+    let connection = access.connect(home).await?;
+    let there = connection.disable(login).await?;
+    when_disabled(there);
     if !there {
         return Ok(());
     }
     let give_up = Instant::now() + SESSIONS_END_LIMIT;
-    while connection.terminate(&ended.login).await? > 0 {
+    while connection.terminate(login).await? > 0 {
         if Instant::now() >= give_up {
             return Err(BrokerError::TimedOut {
                 target: connection.target().clone(),
@@ -119,15 +134,14 @@ async fn attempt(world: &World, ended: &Ended, disabled: &mut bool) -> Result<()
         }
         tokio::time::sleep(SESSIONS_LOOK_EVERY).await;
     }
-    for database in connection.databases_touched(&ended.login).await? {
-        if database == world.home {
-            connection.hand_over(&ended.login, &ended.role).await?;
+    for database in connection.databases_touched(login).await? {
+        if database == *home {
+            connection.hand_over(login, role).await?;
         } else {
-            let there = access.connect(&database).await?;
-            there.hand_over(&ended.login, &ended.role).await?;
+            access.connect(&database).await?.hand_over(login, role).await?;
         }
     }
-    connection.drop_login(&ended.login).await
+    connection.drop_login(login).await
 }
 
 /// Doubles, with jitter, so that replicas do not return in step.

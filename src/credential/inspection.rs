@@ -3,34 +3,37 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio_postgres::Row;
+
 use crate::credential::connection::Connection;
 use crate::credential::error::BrokerError;
 use crate::credential::naming::{LoginName, MINTED_GROUP, Mark, quote_name};
 use crate::credential::postgres::ServerTime;
 
-/// For a new upstream connection, run as the minted login itself before anything else. Answers with one
-/// row of one text column: `NULL`, or what is not as gatepost left it (names of settings, roles and
-/// attributes, never values). An error is as bad an answer as a text.
+/// For a new upstream connection, run as the minted login itself before anything else. Each row that
+/// comes back is one text: something that is not as gatepost left it, to be read after "the login"
+/// (names of settings, roles and attributes, never values). No row: nothing was found. An error is as
+/// bad an answer as a row.
 ///
 /// A setting of the login may have put a schema of its own in front of `pg_catalog`, so every function,
 /// operator and type says where it is from. What only others can see (the password, who was made a
 /// member of the login) is for the renewal to find.
-pub const TAMPER_CHECK_SQL: &str = "SELECT pg_catalog.string_agg(t.what, ', ') FROM (\
-    SELECT pg_catalog.concat('setting ', pg_catalog.split_part(s.text, '=', 1)) AS what \
+pub const TAMPER_CHECK_SQL: &str = "\
+    SELECT pg_catalog.concat('set ', pg_catalog.split_part(s.text, '=', 1), ' for itself') \
     FROM pg_catalog.pg_roles AS r \
     JOIN pg_catalog.pg_db_role_setting AS d ON d.setrole OPERATOR(pg_catalog.=) r.oid \
     CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS s (text) \
     WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
-    UNION ALL SELECT pg_catalog.concat('member of ', g.rolname) \
+    UNION ALL SELECT pg_catalog.concat('is a member of ', g.rolname, ' (one role too many, or too few)') \
     FROM pg_catalog.pg_roles AS r \
     JOIN pg_catalog.pg_auth_members AS m ON m.member OPERATOR(pg_catalog.=) r.oid \
     JOIN pg_catalog.pg_roles AS g ON g.oid OPERATOR(pg_catalog.=) m.roleid \
     WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
     AND (SELECT pg_catalog.count(DISTINCT n.roleid) FROM pg_catalog.pg_auth_members AS n \
          WHERE n.member OPERATOR(pg_catalog.=) r.oid) OPERATOR(pg_catalog.<>) 2 \
-    UNION ALL SELECT 'attribute' FROM pg_catalog.pg_roles AS r \
+    UNION ALL SELECT 'has an attribute that no minted login has' FROM pg_catalog.pg_roles AS r \
     WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER \
-    AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls)) AS t";
+    AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls)";
 
 /// What the catalogue says about a login.
 #[derive(Clone, Debug)]
@@ -55,6 +58,17 @@ pub(super) struct Seen {
     pub(super) now: SystemTime,
 }
 
+/// A login that was found by name or group, with what only `doctor` asks.
+#[derive(Clone, Debug)]
+pub(super) struct NamedLook {
+    pub(super) name: String,
+    pub(super) seen: Seen,
+    pub(super) sessions: i64,
+    /// The broker has `ADMIN` on it, which the one that makes a role is given. Always false before
+    /// PostgreSQL 16, where who made a role is not kept.
+    pub(super) administered: bool,
+}
+
 const INSPECT: &str = "SELECT r.rolcanlogin, r.rolinherit, r.rolconnlimit, r.rolvaliduntil::text, \
     coalesce(r.rolvaliduntil <= clock_timestamp(), false), \
     ARRAY(SELECT a.name FROM (VALUES ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), \
@@ -68,29 +82,55 @@ const INSPECT: &str = "SELECT r.rolcanlogin, r.rolinherit, r.rolconnlimit, r.rol
         WHERE m.member = r.oid AND m.admin_option ORDER BY 1), \
     ARRAY(SELECT DISTINCT u.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS u ON u.oid = m.member \
         WHERE m.roleid = r.oid AND u.rolname <> current_user ORDER BY 1), \
-    shobj_description(r.oid, 'pg_authid'), extract(epoch FROM clock_timestamp())::float8 \
-    FROM pg_roles AS r WHERE r.rolname = $1";
+    shobj_description(r.oid, 'pg_authid'), extract(epoch FROM clock_timestamp())::float8, r.rolname::text, \
+    (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid), \
+    EXISTS (SELECT FROM pg_auth_members AS m WHERE m.roleid = r.oid AND m.admin_option \
+        AND m.member = (SELECT oid FROM pg_roles WHERE rolname = current_user)) \
+    FROM pg_roles AS r WHERE ";
+
+fn seen(row: &Row) -> Seen {
+    Seen {
+        can_login: row.get(0),
+        inherits: row.get(1),
+        connection_limit: row.get(2),
+        until: row.get(3),
+        expired: row.get(4),
+        attributes: row.get(5),
+        settings: row.get(6),
+        member_of: row.get(7),
+        admin_of: row.get(8),
+        members: row.get(9),
+        comment: row.get(10),
+        now: SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(row.get(11)).unwrap_or_default(),
+    }
+}
 
 impl Connection {
     /// `None`: no role of this name.
     pub(super) async fn inspect(&self, login: &LoginName) -> Result<Option<Seen>, BrokerError> {
+        let sql = format!("{INSPECT} r.rolname = $1");
+        let rows = self.query("inspecting a login", &sql, &[&login.as_str()]).await?;
+        Ok(rows.first().map(seen))
+    }
+
+    /// Every role that is called like a login, or has the comment of one.
+    pub(super) async fn inspect_all(&self, prefix: &str) -> Result<Vec<NamedLook>, BrokerError> {
+        let sql = format!(
+            "{INSPECT} r.rolname <> current_user AND (starts_with(r.rolname::text, $1) \
+             OR starts_with(shobj_description(r.oid, 'pg_authid'), '{{\"gatepost\":') \
+             OR (starts_with(r.rolname::text, 'gp_') AND EXISTS (SELECT FROM pg_auth_members AS m \
+             JOIN pg_roles AS g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname = $2))) ORDER BY r.rolname"
+        );
         let rows = self
-            .query("inspecting a login", INSPECT, &[&login.as_str()])
+            .query("inspecting all logins", &sql, &[&prefix, &MINTED_GROUP])
             .await?;
-        Ok(rows.first().map(|row| Seen {
-            can_login: row.get(0),
-            inherits: row.get(1),
-            connection_limit: row.get(2),
-            until: row.get(3),
-            expired: row.get(4),
-            attributes: row.get(5),
-            settings: row.get(6),
-            member_of: row.get(7),
-            admin_of: row.get(8),
-            members: row.get(9),
-            comment: row.get(10),
-            now: SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(row.get(11)).unwrap_or_default(),
-        }))
+        let named = |row: &Row| NamedLook {
+            name: row.get(12),
+            seen: seen(row),
+            sessions: row.get(13),
+            administered: row.get(14),
+        };
+        Ok(rows.iter().map(named).collect())
     }
 
     /// A login that is not there may go by another name; its comment tells, and it gets its own back,
@@ -120,6 +160,10 @@ impl Connection {
 }
 
 impl Seen {
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.comment.as_deref().and_then(Mark::parse)
+    }
+
     /// What is not as gatepost left it: one phrase each, to be read after the login's name.
     pub(super) fn changes<'a>(
         &self,

@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::credential::connection::Connection;
 use crate::credential::error::BrokerError;
+use crate::credential::fence::{self, Gap};
 use crate::credential::naming::{MINTED_GROUP, quote_name};
 use crate::credential::postgres::ADMIN_PER_ROLE;
 use crate::domain::ids::RoleName;
@@ -88,7 +89,7 @@ pub(super) async fn surroundings(
 ) -> Result<Vec<Finding>, BrokerError> {
     let mut findings = Vec::new();
     let sql = "SELECT r.rolname::text, d.datname::text FROM pg_roles AS r, pg_database AS d \
-               WHERE r.rolname = ANY ($1) AND d.datname = ANY ($2) \
+               WHERE (r.rolname = ANY ($1) OR r.rolname = current_user) AND d.datname = ANY ($2) \
                AND NOT has_database_privilege(r.oid, d.oid, 'CONNECT') ORDER BY 1, 2";
     let roles: Vec<_> = roles.iter().map(RoleName::as_str).collect();
     let databases: Vec<_> = databases.iter().map(DatabaseName::as_str).collect();
@@ -106,29 +107,39 @@ pub(super) async fn surroundings(
             ),
         ));
     }
-    let sql = "SELECT coalesce(bool_or(auth_method = 'reject'), false) FROM pg_hba_file_rules \
-               WHERE user_name @> ARRAY[$1]";
-    let fence = format!("+{MINTED_GROUP}");
-    let rows = connection
-        .query("reading pg_hba_file_rules", sql, &[&fence])
-        .await;
-    match rows {
-        Ok(rows) if rows.iter().any(|row| row.get(0)) => {}
-        Ok(_) => findings.push(Finding {
-            missing: format!("pg_hba.conf has no line that rejects {fence}: a stolen login works elsewhere"),
-            sql: "-- see docs/postgres.md, \"The fence\"".to_owned(),
-            kind: FindingKind::MissingPrivilege,
-        }),
-        Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => findings.push(Finding {
-            missing: format!(
-                "the broker may not read pg_hba_file_rules, so the fence for {fence} is not proven"
-            ),
-            sql: "-- see docs/postgres.md, \"The fence\"".to_owned(),
-            kind: FindingKind::NotProven,
-        }),
-        Err(error) => return Err(error),
-    }
+    findings.extend(fence(connection, &roles).await?);
     Ok(findings)
+}
+
+/// What lets minted logins in by their password alone.
+async fn fence(connection: &Connection, roles: &[&str]) -> Result<Vec<Finding>, BrokerError> {
+    const SEE: &str = "-- see docs/postgres.md, \"The fence\"";
+    let finding = |missing, kind| Finding {
+        missing,
+        sql: SEE.to_owned(),
+        kind,
+    };
+    match connection.hba_rules().await {
+        Ok(rules) => {
+            let told = |gap: Gap| {
+                let kind = if gap.local {
+                    FindingKind::TooMuch
+                } else {
+                    FindingKind::MissingPrivilege
+                };
+                finding(format!("a fence: pg_hba.conf line {}", gap.text), kind)
+            };
+            Ok(fence::gaps(&rules, roles).into_iter().map(told).collect())
+        }
+        Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            let missing = format!(
+                "could not see pg_hba.conf: the broker may not read pg_hba_file_rules, so the fence for \
+                 +{MINTED_GROUP} is not proven"
+            );
+            Ok(vec![finding(missing, FindingKind::NotProven)])
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Turns the server's "insufficient privilege" and "undefined object" into what is missing exactly.

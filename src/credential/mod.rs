@@ -8,6 +8,7 @@
 //! time; `live` says what a broker lacks.
 
 pub mod broker;
+pub mod doctor;
 pub mod error;
 pub mod lease;
 pub mod live;
@@ -19,6 +20,8 @@ mod actor;
 mod books;
 mod connection;
 mod ending;
+mod fence;
+mod guard;
 mod inspection;
 mod postgres;
 mod sweep;

@@ -29,10 +29,10 @@ impl LoginName {
         let mut bytes = [0; RANDOM_BYTES];
         random.fill(&mut bytes);
         let unique: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let installation = slug(installation.as_str(), INSTALLATION_BYTES_MAX);
-        let fixed = "gp___".len() + installation.len() + unique.len();
+        let prefix = login_prefix(installation);
+        let fixed = prefix.len() + "_".len() + unique.len();
         let who = slug(&identity.subject, NAME_BYTES_MAX.saturating_sub(fixed));
-        Self(format!("gp_{installation}_{who}_{unique}").into())
+        Self(format!("{prefix}{who}_{unique}").into())
     }
 
     /// A name that was read from a server, if it can be one of ours.
@@ -56,6 +56,12 @@ impl fmt::Display for LoginName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// How every login of an installation begins; logins of others may begin so too (`pay`, `pay_eu`), so
+/// this proves nothing.
+pub(in crate::credential) fn login_prefix(installation: &Installation) -> String {
+    format!("gp_{}_", slug(installation.as_str(), INSTALLATION_BYTES_MAX))
 }
 
 fn slug(text: &str, bytes_max: usize) -> String {

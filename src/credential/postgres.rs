@@ -18,6 +18,9 @@ use crate::domain::target::DatabaseName;
 /// PostgreSQL 16 changed who may hand out a role: from then on it takes `ADMIN` on that role.
 pub(super) const ADMIN_PER_ROLE: i32 = 160_000;
 
+/// PostgreSQL 16 lets `pg_hba.conf` include files, so that line numbers say nothing of the order.
+pub(super) const INCLUDES_IN_HBA: i32 = 160_000;
+
 /// An instant on the server's clock.
 #[derive(Clone, Debug)]
 pub(super) struct ServerTime {
@@ -34,14 +37,6 @@ pub(super) struct Found {
 }
 
 impl Connection {
-    pub(super) async fn version(&self) -> Result<i32, BrokerError> {
-        let sql = "SELECT current_setting('server_version_num')::int4";
-        let row = self
-            .limited("asking for the version", self.client().query_one(sql, &[]))
-            .await?;
-        Ok(row.get(0))
-    }
-
     /// The server's clock, `from_now` ahead.
     pub(super) async fn time(&self, from_now: Duration) -> Result<ServerTime, BrokerError> {
         let sql = "SELECT at::text, extract(epoch FROM at)::float8 \
@@ -66,8 +61,15 @@ impl Connection {
         until: &ServerTime,
     ) -> Result<(), BrokerError> {
         let name = quote_name(login.as_str());
+        // The group is there for pg_hba.conf alone; nobody needs to become it.
+        let without_set = if self.version().await? >= ADMIN_PER_ROLE {
+            " WITH SET FALSE"
+        } else {
+            ""
+        };
         let sql = format!(
-            "CREATE ROLE {name} LOGIN PASSWORD {} VALID UNTIL {} IN ROLE {}, {}; COMMENT ON ROLE {name} IS {}",
+            "CREATE ROLE {name} LOGIN PASSWORD {} VALID UNTIL {} IN ROLE {}; GRANT {} TO {name}{without_set}; \
+             COMMENT ON ROLE {name} IS {}",
             quote_text(verifier.expose()),
             quote_text(&until.text),
             quote_name(mark.role.as_str()),
@@ -184,6 +186,16 @@ impl Connection {
             (mark.installation == *installation).then_some(Found { login, mark })
         });
         Ok(found.collect())
+    }
+
+    pub(super) async fn minted_in(
+        &self,
+        installation: &Installation,
+        epoch: &Epoch,
+    ) -> Result<Vec<Found>, BrokerError> {
+        let mut found = self.minted(installation).await?;
+        found.retain(|found| found.mark.epoch == *epoch);
+        Ok(found)
     }
 
     /// Takes an epoch's lock for this connection, if nobody has it. Advisory locks belong to a database, and

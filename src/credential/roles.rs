@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::credential::connection::{Access, Connection};
+use crate::credential::connection::{Access, Connection, grant_connect};
 use crate::credential::error::BrokerError;
 use crate::credential::naming::{MINTED_GROUP, quote_name};
 use crate::credential::postgres::ADMIN_PER_ROLE;
@@ -229,22 +229,21 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// `CONNECT` for the role and for the broker, wherever `PUBLIC` does not have it.
     async fn connect(&mut self, role: &RoleName) -> Result<(), BrokerError> {
-        let sql = "SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') FROM pg_roles AS r \
-                   WHERE r.rolname = $1 \
-                   UNION ALL SELECT bool_or(a.grantee = 0) FROM pg_database AS d, \
-                   aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a \
-                   WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT'";
-        let rows = self
-            .connection
-            .query("reading privileges", sql, &[&role.as_str()])
-            .await?;
-        let connects = rows
-            .iter()
-            .any(|row| row.get::<_, Option<bool>>(0).unwrap_or(false));
-        if !connects {
-            let (database, role) = (quote_name(self.database.as_str()), quote_name(role.as_str()));
-            self.step(format!("GRANT CONNECT ON DATABASE {database} TO {role}"));
+        for name in [role.as_str(), self.broker] {
+            let sql = "SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') FROM pg_roles AS r \
+                       WHERE r.rolname = $1 \
+                       UNION ALL SELECT bool_or(a.grantee = 0) FROM pg_database AS d, \
+                       aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a \
+                       WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT'";
+            let rows = self.connection.query("reading privileges", sql, &[&name]).await?;
+            let connects = rows
+                .iter()
+                .any(|row| row.get::<_, Option<bool>>(0).unwrap_or(false));
+            if !connects {
+                self.step(grant_connect(self.database, name));
+            }
         }
         Ok(())
     }
@@ -352,10 +351,14 @@ impl Comparison<'_> {
     }
 
     fn step(&mut self, sql: String) {
-        self.plan.steps.push(Step {
+        let step = Step {
             database: self.database.clone(),
             sql,
-        });
+        };
+        // Several roles of a database need some of them.
+        if !self.plan.steps.contains(&step) {
+            self.plan.steps.push(step);
+        }
     }
 }
 

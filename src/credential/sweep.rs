@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Facts;
+use crate::credential::connection::Connection;
 use crate::credential::ending::{Ended, World, end};
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::naming::Epoch;
@@ -32,25 +33,13 @@ pub(super) async fn sweep(world: World, installation: Installation, own: Epoch) 
 
 async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Result<usize, BrokerError> {
     let connection = world.access().connect(&world.home).await?;
-    let mut suspects = BTreeSet::new();
     let found = connection.minted(installation).await?;
     let mut others = found.iter().filter(|found| found.mark.epoch != *own).count();
-    for epoch in epochs(&found, own) {
-        if connection.try_lock(installation, &epoch).await? {
-            connection.unlock(installation, &epoch).await?;
-            suspects.insert(epoch);
-        }
-    }
-    if suspects.is_empty() {
-        return Ok(others);
-    }
-    tokio::time::sleep(SECOND_LOOK).await;
-    for epoch in suspects {
+    for epoch in abandoned(&connection, installation, &epochs(&found, own)).await? {
         if !connection.try_lock(installation, &epoch).await? {
             continue;
         }
-        let found = connection.minted(installation).await?;
-        for orphan in found.into_iter().filter(|found| found.mark.epoch == epoch) {
+        for orphan in connection.minted_in(installation, &epoch).await? {
             tracing::info!(login = %orphan.login, replica = %orphan.mark.replica, "ending a login that was left behind");
             end(world.clone(), ended(world, orphan)).await;
             others = others.saturating_sub(1);
@@ -58,6 +47,25 @@ async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Res
         connection.unlock(installation, &epoch).await?;
     }
     Ok(others)
+}
+
+/// Those of the epochs that nobody held a while before this returns; the caller looks again by taking
+/// their locks.
+pub(super) async fn abandoned(
+    connection: &Connection,
+    installation: &Installation,
+    epochs: &BTreeSet<Epoch>,
+) -> Result<Vec<Epoch>, BrokerError> {
+    let mut suspects = Vec::new();
+    for epoch in epochs {
+        if !connection.is_locked_by_others(installation, epoch).await? {
+            suspects.push(epoch.clone());
+        }
+    }
+    if !suspects.is_empty() {
+        tokio::time::sleep(SECOND_LOOK).await;
+    }
+    Ok(suspects)
 }
 
 fn epochs(found: &[Found], own: &Epoch) -> BTreeSet<Epoch> {

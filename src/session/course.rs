@@ -24,6 +24,18 @@ struct Closing {
     clean: bool,
 }
 
+impl Closing {
+    /// The client was gone when it was to be welcomed.
+    const fn before_it_began() -> Self {
+        Self {
+            why: "client_left",
+            reason: None,
+            transactions: 0,
+            clean: true,
+        }
+    }
+}
+
 impl Gate {
     /// Welcome, relay, and what is left to do behind them.
     pub(super) async fn converse(&self, mut front: PostgresFront, opened: Opened, session: SessionId) {
@@ -47,13 +59,7 @@ impl Gate {
         let welcome = front.welcome(permit, application, &checkout, &desk).await;
         let parts = front.into_parts();
         let (Ok(()), Some((mut client, already_read))) = (welcome, parts) else {
-            let closing = Closing {
-                why: "client_left",
-                reason: None,
-                transactions: 0,
-                clean: true,
-            };
-            return self.close(checkout, closing, &facts).await;
+            return self.close(checkout, Closing::before_it_began(), &facts).await;
         };
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation);
         let mut conversation = Conversation::new(session, ledger, &self.probe_name());
@@ -71,10 +77,7 @@ impl Gate {
         let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
         let ending = relay.run(&mut conversation).await;
         let outbound = relay.into_outbound();
-        let abandoned = conversation.abandon(self.shared.clock.now());
-        if let Some(Err(error)) = abandoned.map(|record| self.shared.journal.submit(record)) {
-            tracing::error!(%session, error = %error, "an open transaction could not be recorded");
-        }
+        self.abandon(&mut conversation, session);
         let (why, refusal) = self.why(ending, session);
         let closing = Closing {
             why,
@@ -101,6 +104,14 @@ impl Gate {
                 drop(client);
                 let_go.await;
             }
+        }
+    }
+
+    /// A transaction that was open when one side went.
+    fn abandon(&self, conversation: &mut Conversation, session: SessionId) {
+        let record = conversation.abandon(self.shared.clock.now());
+        if let Some(Err(error)) = record.map(|record| self.shared.journal.submit(record)) {
+            tracing::error!(%session, error = %error, "an open transaction could not be recorded");
         }
     }
 

@@ -15,13 +15,13 @@ use crate::harness::world::World;
 
 impl World {
     /// A command of an operator at the machine.
-    fn operator(&self, arguments: &[&str]) -> Said {
+    fn locally(&self, arguments: &[&str]) -> Said {
         self.gatepost(&[arguments, &["--config", "gatepost.yaml"]].concat())
     }
 
     /// What it answers as JSON.
     fn told(&self, arguments: &[&str]) -> Value {
-        let said = self.operator(&[arguments, &["--json"]].concat()).well();
+        let said = self.locally(&[arguments, &["--json"]].concat()).well();
         serde_json::from_str(&said).unwrap()
     }
 
@@ -81,10 +81,10 @@ fn sessions_are_seen_and_one_is_ended() {
         assert_eq!(session["role"], "orders_writer");
         assert_eq!(session["doing"], "idle");
     }
-    let table = world.operator(&["sessions", "list"]).well();
+    let table = world.locally(&["sessions", "list"]).well();
     assert!(table.starts_with("SESSION") && table.contains(&one[0]), "{table}");
 
-    world.operator(&["sessions", "kill", &one[0]]).well();
+    world.locally(&["sessions", "kill", &one[0]]).well();
     world.runtime.block_on(async {
         ended(&first).await;
         second.batch_execute("SELECT 1").await.unwrap();
@@ -92,7 +92,7 @@ fn sessions_are_seen_and_one_is_ended() {
     wait_for("the end of the first", || {
         (world.sessions().len() == 1).then_some(())
     });
-    let refusal = world.operator(&["sessions", "kill", &one[0]]).refusal();
+    let refusal = world.locally(&["sessions", "kill", &one[0]]).refusal();
     assert!(refusal.contains("is not open"), "{refusal}");
     // Nothing keeps a killed client from coming back.
     world.psql(&consumer, "SELECT 1").well();
@@ -150,15 +150,15 @@ fn a_revocation_ends_sessions_and_logins_and_survives_a_restart() {
     assert_eq!(listed["revocations"][0]["id"], made["id"]);
     assert_eq!(listed["revocations"][0]["reason"], "laptop stolen");
     world
-        .operator(&["revoke", "lift", made["id"].as_str().unwrap()])
+        .locally(&["revoke", "lift", made["id"].as_str().unwrap()])
         .well();
     world.psql(&consumer, "SELECT 1").well();
-    let unknown = world.operator(&["revoke", "lift", made["id"].as_str().unwrap()]);
+    let unknown = world.locally(&["revoke", "lift", made["id"].as_str().unwrap()]);
     assert!(!unknown.good, "{unknown:?}");
 
     // One that ends by itself.
     world
-        .operator(&["revoke", "--client-id", "order-consumer", "--for", "2s"])
+        .locally(&["revoke", "--client-id", "order-consumer", "--for", "2s"])
         .well();
     wait_for("the end of the revocation", || {
         world.psql(&consumer, "SELECT 1").good.then_some(())
@@ -166,7 +166,7 @@ fn a_revocation_ends_sessions_and_logins_and_survives_a_restart() {
     assert_eq!(world.told(&["revoke", "list"])["total"], 0);
     // One that would strike nobody.
     let nobody = world
-        .operator(&["revoke", "--subject", "x", "--provider", "nope"])
+        .locally(&["revoke", "--subject", "x", "--provider", "nope"])
         .refusal();
     assert!(nobody.contains("there is no identity provider nope"), "{nobody}");
     world.verify_journal();
@@ -182,7 +182,7 @@ fn a_reload_says_what_it_did_and_a_bad_one_changes_nothing() {
         POLICY.replace("orders_reader, login_ttl", "nothing, login_ttl"),
     )
     .unwrap();
-    let refusal = world.operator(&["reload"]).refusal();
+    let refusal = world.locally(&["reload"]).refusal();
     assert!(
         refusal.contains("unknown role `nothing`") && refusal.contains('^'),
         "{refusal}"
@@ -194,7 +194,7 @@ fn a_reload_says_what_it_did_and_a_bad_one_changes_nothing() {
         POLICY.replace("login_ttl: 30m", "login_ttl: 29m"),
     )
     .unwrap();
-    world.operator(&["reload"]).well();
+    world.locally(&["reload"]).well();
     let after = world.told(&["policy", "show"]);
     assert_ne!(after["version"], before["version"]);
     assert!(after["epoch"].as_u64() > before["epoch"].as_u64());
@@ -253,7 +253,7 @@ fn logins_are_replaced_under_open_transactions() {
     });
     assert!(generations(&world).iter().min() > now.iter().min(), "{now:?}");
     assert_eq!(committed(&world.settled()).len(), 3);
-    assert!(!world.operator(&["rotate", "--logins", "--target", "nope"]).good);
+    assert!(!world.locally(&["rotate", "--logins", "--target", "nope"]).good);
     world.verify_journal();
 }
 
@@ -293,7 +293,7 @@ fn over_the_api_only_what_a_rule_allows() {
         assert!(!refusal.contains(&token), "{refusal}");
     }
     // Whom a revocation strikes is no operator any more.
-    world.operator(&["revoke", "--client-id", "analyst"]).well();
+    world.locally(&["revoke", "--client-id", "analyst"]).well();
     let refusal = world.by_api(&looker, &["pools"]).refusal();
     assert!(refusal.contains("no admin rule allows"), "{refusal}");
 
@@ -317,10 +317,10 @@ fn the_socket_goes_with_its_process_and_not_with_another() {
     // Killed, it cannot clean up; the next one can.
     world.kill_proxy();
     assert!(socket.exists());
-    let refusal = world.operator(&["pools"]).refusal();
+    let refusal = world.locally(&["pools"]).refusal();
     assert!(refusal.contains("no gatepost answers"), "{refusal}");
     world.serve();
-    world.operator(&["pools"]).well();
+    world.locally(&["pools"]).well();
     world.stop_proxy();
     assert!(!socket.exists());
     // What is not a dead process's socket is nobody's to remove.

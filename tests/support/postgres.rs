@@ -23,9 +23,24 @@ use tokio_postgres::NoTls;
 const STARTS_MAX: usize = 5;
 const HBA: &str = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 
+/// How a server differs from the ordinary one.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Further arguments of initdb; the last locale counts.
+    pub(crate) locale: Vec<String>,
+    /// For the server and initdb.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Settings of the server, `name=value`; `{folder}` is where its files are.
+    pub(crate) settings: Vec<String>,
+    /// Instead of letting everyone in with SCRAM.
+    pub(crate) hba: Option<String>,
+    /// Files that the server must own: a name in its folder, and what is in it.
+    pub(crate) files: Vec<(String, String)>,
+}
+
 pub(crate) struct Server {
     process: Child,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
 }
 
@@ -43,19 +58,35 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The server may run as somebody else than the test.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let cluster = folder.path().join("cluster");
         let made = binary("initdb")
             .args(["--no-sync", "--username=postgres", "--auth=trust"])
-            .args(["--encoding=UTF8", "--locale=C", "-D"])
+            .args(["--encoding=UTF8", "--locale=C"])
+            .args(&options.locale)
+            .envs(options.environment.clone())
+            .arg("-D")
             .arg(&cluster)
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let hba = folder.path().join("pg_hba.conf");
-        fs::write(&hba, HBA).unwrap();
+        fs::write(&hba, options.hba.as_deref().unwrap_or(HBA)).unwrap();
+        for (name, text) in &options.files {
+            owned(&folder.path().join(name), text);
+        }
+        let place = folder.path().to_str().unwrap();
+        let settings = options.settings.iter().flat_map(|setting| {
+            let setting = setting.replace("{folder}", place);
+            ["-c".to_owned(), setting]
+        });
+        let settings: Vec<_> = settings.collect();
         for _ in 0..STARTS_MAX {
             let port = free_port();
             let log = fs::File::create(folder.path().join("log")).unwrap();
@@ -64,6 +95,8 @@ impl Server {
                 .args(["-c", "unix_socket_directories=", "-c", &format!("port={port}")])
                 .arg("-c")
                 .arg(format!("hba_file={}", hba.display()))
+                .args(&settings)
+                .envs(options.environment.clone())
                 .arg("-D")
                 .arg(&cluster)
                 .stderr(Stdio::from(log.try_clone().unwrap()))
@@ -104,6 +137,21 @@ impl Server {
     }
 }
 
+/// Readable by the server alone, as it demands of its key.
+fn owned(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    if is_root() {
+        let given = Command::new("chown").arg("postgres:postgres").arg(path).status();
+        assert!(given.unwrap().success());
+    }
+}
+
+fn is_root() -> bool {
+    let uid = Command::new("id").arg("-u").output().unwrap();
+    uid.stdout.trim_ascii() == b"0"
+}
+
 async fn connect(
     port: u16,
     user: &str,
@@ -136,8 +184,7 @@ fn free_port() -> u16 {
 /// PostgreSQL refuses to run as root, so root becomes `postgres` first.
 fn binary(name: &str) -> Command {
     let path = folder_of_binaries().join(name);
-    let uid = Command::new("id").arg("-u").output().unwrap();
-    if uid.stdout.trim_ascii() != b"0" {
+    if !is_root() {
         return Command::new(path);
     }
     let mut command = Command::new("setpriv");

@@ -341,7 +341,7 @@ fn weak(method: &'static str) -> Result<Login, LoginError> {
 
 /// Looks at `i=` before the library starts to work. What cannot be read is left to the library, which
 /// refuses it before working.
-fn check_iterations(challenge: &[u8]) -> Result<(), LoginError> {
+pub fn check_iterations(challenge: &[u8]) -> Result<(), LoginError> {
     let asked = challenge
         .split(|byte| *byte == b',')
         .find_map(|field| field.strip_prefix(b"i="));
