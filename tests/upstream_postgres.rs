@@ -28,6 +28,10 @@ use gatepost::wire::pg::from_server::{self, FromServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
+#[path = "support/share.rs"]
+mod share;
+use share::borrow;
+
 const PASSWORD: &str = "correct horse";
 
 /// A PostgreSQL of its own in a temporary folder; stopped when dropped.
@@ -161,7 +165,7 @@ fn budget(max: u32) -> Arc<Budget> {
 }
 
 async fn lend(pool: &Rc<Pool>, login: &str) -> Checkout {
-    pool.checkout(key(login), &password()).await.unwrap()
+    borrow(pool, key(login), &password()).await.unwrap()
 }
 
 /// Runs simple statements; the first column of every row as text, or the SQLSTATE.
@@ -241,7 +245,7 @@ async fn a_connection_is_reused_under_its_own_key_only() {
             settings,
             ..key("alice")
         };
-        let mut tokyo = pool.checkout(in_tokyo, &password()).await.unwrap();
+        let mut tokyo = borrow(&pool, in_tokyo, &password()).await.unwrap();
         assert_eq!(one(&mut tokyo, "SHOW TimeZone").await, "Asia/Tokyo");
         give_back(tokyo).await;
 
@@ -258,7 +262,7 @@ async fn login_failures_are_told_apart_and_free_their_slot() {
         let budget = budget(1);
         let pool = server.pool(&budget, |_| {});
         let wrong = Secret::new("wrong".to_owned());
-        let error = pool.checkout(key("postgres"), &wrong).await.unwrap_err();
+        let error = borrow(&pool, key("postgres"), &wrong).await.unwrap_err();
         let expected = (RefusalCode::TargetUnavailable, Reason::LoginNotMinted);
         assert_eq!(error.refusal(), expected);
         let CheckoutError::Dial(error) = error else {
@@ -269,7 +273,7 @@ async fn login_failures_are_told_apart_and_free_their_slot() {
             database: "missing".into(),
             ..key("postgres")
         };
-        let error = pool.checkout(missing, &password()).await.unwrap_err();
+        let error = borrow(&pool, missing, &password()).await.unwrap_err();
         let CheckoutError::Dial(DialError::Refused { sqlstate, .. }) = error else {
             panic!()
         };
@@ -437,7 +441,7 @@ async fn the_queue_hands_over_evicts_and_gives_up() {
             yield_now().await;
         }
         // Who waits too long gives up and leaves no trace.
-        let error = there.checkout(key("alice"), &password()).await.unwrap_err();
+        let error = borrow(&there, key("alice"), &password()).await.unwrap_err();
         assert!(matches!(error, CheckoutError::QueueTimeout { .. }));
         assert_eq!(error.refusal().0, RefusalCode::TooManySessions);
         assert_eq!((budget.stats().waiting, there.stats().waiting), (1, 0));
@@ -521,7 +525,7 @@ async fn the_same_inside_tls() {
         let pool = pool_over(&client, server.port, &budget, |_| {});
         // The reload takes effect a moment after it was asked for.
         let mut checkout = loop {
-            match pool.checkout(key("postgres"), &password()).await {
+            match borrow(&pool, key("postgres"), &password()).await {
                 Ok(checkout) => break checkout,
                 Err(CheckoutError::Dial(DialError::TlsNotOffered)) => yield_now().await,
                 Err(error) => panic!("{error:?}"),
@@ -536,7 +540,7 @@ async fn the_same_inside_tls() {
         give_back(again).await;
         kill_while_idle(&pool, &mut admin).await;
         let plain = server.pool(&budget, |_| {});
-        let error = plain.checkout(key("postgres"), &password()).await.unwrap_err();
+        let error = borrow(&plain, key("postgres"), &password()).await.unwrap_err();
         assert!(matches!(error, CheckoutError::Dial(error) if error.login_stopped()));
     };
     LocalSet::new().run_until(work).await;

@@ -10,6 +10,7 @@ pub mod start;
 
 mod frozen;
 mod operate;
+mod process;
 mod reload;
 mod revoked;
 mod watch;

@@ -30,7 +30,7 @@ use crate::ingress::{Client, Drain, ThreadIndex, World};
 use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
 use crate::session::snapshot::Snapshots;
-use crate::session::{self, Counters, Gate};
+use crate::session::{self, Counters, Gate, WrongKeys};
 use crate::sql::fingerprint;
 use crate::tls::{ClientTls, SystemRandom};
 use crate::upstream::dial::TargetAddress;
@@ -233,6 +233,7 @@ fn session_shared(shared: &Arc<Shared>, targets: &[Target], snapshots: Snapshots
         brokers: shared.brokers.clone(),
         journal: shared.journal.clone(),
         registry: shared.registry.clone(),
+        wrong_keys: WrongKeys::default(),
         clock: Arc::clone(&shared.clock),
         random: Arc::clone(&shared.random),
         stopping,
@@ -318,6 +319,7 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         routes.insert(target.name.clone(), Route::new(target_address(target, tls)));
         brokers.insert(target.name.clone(), broker);
     }
+    let counters = Counters::new(settings.targets.iter().map(|target| target.name.clone()));
     let verifier = Verifier::new(
         built.providers.clone(),
         Arc::clone(&clock),
@@ -331,7 +333,7 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         routes,
         brokers,
         registry: Registry::default(),
-        counters: Arc::default(),
+        counters: Arc::new(counters),
         clock,
         random,
         drain: Drain::new(),

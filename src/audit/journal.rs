@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::audit::key::{KeyError, SigningKey};
 use crate::audit::record::{Event, Normalised, Record};
@@ -17,6 +18,7 @@ use crate::audit::verify::Broken;
 use crate::audit::writer::{self, Tuning};
 use crate::domain::clock::Clock;
 use crate::domain::ids::{Installation, ReplicaName, SessionId};
+use crate::domain::measure::{Histogram, Reading};
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
 use crate::domain::secret::Secret;
 
@@ -110,6 +112,21 @@ impl Drop for Inner {
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     pub(super) wake: Condvar,
+    /// From queueing a record that somebody waits for to its receipt, or its failure.
+    appended: Histogram,
+    /// One write with its sync.
+    pub(super) written: Histogram,
+}
+
+/// What the metrics show of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalMeasures {
+    /// How long those waited who wait for their records.
+    pub appended: Reading,
+    /// How long the disk took for one group of records, as durable as the setting says.
+    pub written: Reading,
+    /// Records that wait for the disk.
+    pub waiting: usize,
 }
 
 #[derive(Debug, Default)]
@@ -315,7 +332,19 @@ impl Journal {
 
     /// Queues a record and waits until it is as durable as the setting says.
     pub async fn append(&self, record: Record) -> Result<Receipt, JournalError> {
-        self.queue(record, true)?.durable().await
+        let begun = Instant::now();
+        let receipt = self.queue(record, true)?.durable().await;
+        self.inner.shared.appended.observe(begun.elapsed());
+        receipt
+    }
+
+    pub fn measures(&self) -> JournalMeasures {
+        let shared = &self.inner.shared;
+        JournalMeasures {
+            appended: shared.appended.read(),
+            written: shared.written.read(),
+            waiting: shared.lock().waiting.len(),
+        }
     }
 
     /// Why records cannot be written now, if so. Comes back by itself when the cause is gone.

@@ -18,7 +18,7 @@ mod statements;
 mod strangers;
 mod writer;
 
-pub use journal::{Durability, Journal, JournalError, Pending, Receipt, Settings};
+pub use journal::{Durability, Journal, JournalError, JournalMeasures, Pending, Receipt, Settings};
 pub use key::{PublicKey, SigningKey};
 pub use record::{
     AdminCall, AdminResult, ClientFacts, Event, Facts, IdentityFacts, Normalised, Outcome, PolicyFacts,

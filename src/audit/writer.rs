@@ -217,10 +217,12 @@ impl Writer {
             return self.settle(group, synced);
         }
         self.head(&mut group, now);
+        let begun = Instant::now();
         let written = match self.write(&group) {
             Err(error) if self.reserve.give_way(&error, self.files.as_mut()) => self.write(&group),
             written => written,
         };
+        self.around.shared.written.observe(begun.elapsed());
         if written.is_ok() {
             let bytes = u64::try_from(group.bytes.len()).unwrap_or(u64::MAX);
             self.reserve.wrote(bytes);

@@ -309,7 +309,10 @@ impl Actor {
             }
         }
         self.connect().await?;
-        Ok(self.mint(wish).await?)
+        let begun = Instant::now();
+        let minted = self.mint(wish).await?;
+        self.state.minted(begun.elapsed());
+        Ok(minted)
     }
 
     async fn mint(&mut self, wish: &Wish) -> Result<LeaseId, BrokerError> {

@@ -21,6 +21,7 @@ use crate::credential::naming::LoginName;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
+use crate::domain::measure::{Histogram, Reading};
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, TargetName};
 use crate::policy::Grant;
@@ -78,9 +79,9 @@ pub struct Broker {
     control: Handle,
 }
 
-/// What `/readyz` is told, and why a new credential is not in use yet.
+/// What `/readyz` is told, why a new credential is not in use yet, and how long minting took.
 #[derive(Debug)]
-pub(super) struct State(Mutex<(Result<(), String>, Option<String>)>);
+pub(super) struct State(Mutex<(Result<(), String>, Option<String>)>, Histogram);
 
 impl State {
     fn locked(&self) -> MutexGuard<'_, (Result<(), String>, Option<String>)> {
@@ -102,6 +103,10 @@ impl State {
     pub(super) fn pending(&self) -> Option<String> {
         self.locked().1.clone()
     }
+
+    pub(super) fn minted(&self, took: Duration) {
+        self.1.observe(took);
+    }
 }
 
 impl Broker {
@@ -115,8 +120,8 @@ impl Broker {
         control: &Handle,
     ) -> Self {
         let (commands, inbox) = mpsc::channel(WAITING_MAX);
-        let state = State(Mutex::new((Err("not connected yet".to_owned()), None)));
-        let state = Arc::new(state);
+        let state = Mutex::new((Err("not connected yet".to_owned()), None));
+        let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
         let world = World::new(accesses, settings.home(), journal, random, retire);
         let (settings, updates) = watch::channel(Arc::new(settings));
@@ -153,6 +158,11 @@ impl Broker {
     /// Can logins be minted? If not, why not.
     pub fn ready(&self) -> Result<(), String> {
         self.state.get()
+    }
+
+    /// How long it took to mint logins.
+    pub fn mint_times(&self) -> Reading {
+        self.state.1.read()
     }
 
     /// All logins of this replica, by name.

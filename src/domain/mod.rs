@@ -9,6 +9,7 @@ pub mod identity;
 pub mod ids;
 pub mod measure;
 pub mod mistake;
+pub mod ration;
 pub mod refusal;
 pub mod revocation;
 pub mod secret;

@@ -105,6 +105,9 @@ pub struct Limits {
     pub sessions: Option<u32>,
     /// Sessions that all identities together may have open under this rule.
     pub rule_sessions: Option<u32>,
+    /// Upstream connections that one identity may have in this role, lent or idle; whoever would
+    /// exceed it waits in line.
+    pub connections: Option<u32>,
     /// How long one statement may run; it is cancelled then.
     #[serde(serialize_with = "in_seconds")]
     pub statement_timeout: Option<Duration>,

@@ -257,6 +257,8 @@ block! {
         sessions: Option<Written<Count>>,
         /// Client sessions of all identities under this rule together.
         rule_sessions: Option<Written<Count>>,
+        /// Upstream connections of one identity in this role at the same time, lent or idle.
+        connections: Option<Written<Count>>,
         /// How long one statement may run before it is cancelled.
         statement_timeout: Option<Written<Span>>,
         /// How long a transaction may wait for its client before the session ends.
@@ -264,9 +266,7 @@ block! {
         /// How long a session may wait for its client outside of a transaction before it ends.
         idle: Option<Written<Span>>,
     }
-    later {
-        "connections": "the cap on one identity's upstream connections arrives later",
-    }
+    later {}
     check no_check, {}
 }
 

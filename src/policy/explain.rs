@@ -240,6 +240,7 @@ impl fmt::Display for Explanation {
             for (name, count) in [
                 ("sessions", limits.sessions),
                 ("rule_sessions", limits.rule_sessions),
+                ("connections", limits.connections),
             ] {
                 if let Some(count) = count {
                     write!(f, ", {name} {count}")?;

@@ -380,6 +380,7 @@ fn limits(written: &LimitsText, span: &mut ReadSpan<'_>) -> Limits {
     Limits {
         sessions: count(&written.sessions),
         rule_sessions: count(&written.rule_sessions),
+        connections: count(&written.connections),
         statement_timeout: timer(&written.statement_timeout),
         idle_in_transaction: timer(&written.idle_in_transaction),
         idle: timer(&written.idle),

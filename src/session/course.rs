@@ -1,7 +1,6 @@
 //! The course of a session that was let in: welcome, relay, and what is left to do behind them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::audit::record::{Event, Facts, Record};
 use crate::domain::ids::SessionId;
@@ -9,6 +8,7 @@ use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::conversation::Conversation;
 use crate::session::front::Front;
 use crate::session::ledger::Ledger;
+use crate::session::notices::Notices;
 use crate::session::postgres::{PostgresFront, take_leave};
 use crate::session::relay::{Ending, Relay, Surroundings};
 use crate::session::{Gate, Opened};
@@ -61,13 +61,16 @@ impl Gate {
         let (Ok(()), Some((mut client, already_read))) = (welcome, parts) else {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
         };
-        let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation);
+        let counters = self.shared.counters.target(facts.target.as_ref());
+        let present = counters.enter();
+        let notices = Notices::new(&facts, &self.shared.counters);
+        let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation, counters);
         let mut conversation = Conversation::new(session, ledger, &self.probe_name());
         let surroundings = Surroundings {
             journal: &self.shared.journal,
             clock: self.shared.clock.as_ref(),
             cancels: &mut desk.requests,
-            session,
+            notices: notices.clone(),
             stopping: self.shared.stopping.clone(),
             place: &place,
             standing: &mut standing,
@@ -77,16 +80,14 @@ impl Gate {
         let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
         let ending = relay.run(&mut conversation).await;
         let outbound = relay.into_outbound();
-        self.abandon(&mut conversation, session);
-        let (why, refusal) = self.why(ending, session);
+        self.abandon(&mut conversation, &notices);
+        let (why, refusal) = self.why(ending, session, &notices);
         let closing = Closing {
             why,
             reason: refusal.as_ref().map(Refusal::sentence),
             transactions: conversation.transactions(),
             clean: conversation.leaves_clean(),
         };
-        let transactions = &self.shared.counters.transactions;
-        transactions.fetch_add(closing.transactions, Ordering::Relaxed);
         // A client that does not read must not keep what it no longer has a right to.
         let let_go = async {
             if conversation.is_running_client_statement() {
@@ -94,7 +95,7 @@ impl Gate {
                 let _ = checkout.canceller().cancel().await;
             }
             self.close(checkout, closing, &facts).await;
-            drop((place, lease, seats, desk));
+            drop((place, lease, seats, desk, present));
         };
         match refusal {
             Some(refusal) => {
@@ -108,15 +109,16 @@ impl Gate {
     }
 
     /// A transaction that was open when one side went.
-    fn abandon(&self, conversation: &mut Conversation, session: SessionId) {
+    fn abandon(&self, conversation: &mut Conversation, notices: &Notices) {
         let record = conversation.abandon(self.shared.clock.now());
         if let Some(Err(error)) = record.map(|record| self.shared.journal.submit(record)) {
-            tracing::error!(%session, error = %error, "an open transaction could not be recorded");
+            let clock = self.shared.clock.as_ref();
+            notices.unrecorded(&error, "an open transaction could not be recorded", clock);
         }
     }
 
     /// The word for the record, and what the client is told, unless it left by itself.
-    fn why(&self, ending: Ending, session: SessionId) -> (&'static str, Option<Refusal>) {
+    fn why(&self, ending: Ending, session: SessionId, notices: &Notices) -> (&'static str, Option<Refusal>) {
         let refusal = |code, reason| {
             Some(Refusal {
                 code,
@@ -132,7 +134,7 @@ impl Gate {
             }
             Ending::Refused(code, reason) => {
                 self.shared.counters.refused(code);
-                tracing::info!(%session, code = code.label(), reason = %reason, "session ended");
+                notices.ended(code, &reason.to_string());
                 (code.label(), refusal(code, reason))
             }
         }
@@ -140,7 +142,6 @@ impl Gate {
 
     /// Returns the upstream connection if it can be proved clean, and records the end.
     async fn close(&self, mut checkout: Checkout, closing: Closing, facts: &Arc<Facts>) {
-        let session = facts.session;
         let Closing {
             why,
             reason,
@@ -153,9 +154,7 @@ impl Gate {
         }
         match reset::clean(&mut checkout).await {
             Ok(slate) => checkout.give_back(slate),
-            Err(error) => {
-                tracing::warn!(?session, error = %error, "an upstream connection was closed: it could not be reset");
-            }
+            Err(error) => Notices::new(facts, &self.shared.counters).not_reset(&error),
         }
     }
 
@@ -172,8 +171,9 @@ impl Gate {
             transactions,
         };
         if let Err(error) = self.shared.journal.submit(Record::new(facts.clone(), event)) {
-            let session = facts.session;
-            tracing::error!(?session, error = %error, "the end of a session could not be recorded");
+            let clock = self.shared.clock.as_ref();
+            let what = "the end of a session could not be recorded";
+            Notices::new(facts, &self.shared.counters).unrecorded(&error, what, clock);
         }
     }
 

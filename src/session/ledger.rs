@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::SessionId;
+use crate::session::counters::TargetCounters;
 use crate::sql::Kind;
 use crate::sql::correlation::{Reach, SetCorrelation};
 
@@ -52,8 +53,9 @@ pub(super) struct Ledger {
     comments: Vec<Correlation>,
     work: Option<Work>,
     closed: u64,
-    /// The kinds of the statements whose completion the server still owes, in order.
-    running: VecDeque<Kind>,
+    /// The statements whose completion the server still owes, in order, with their arrival.
+    running: VecDeque<(Kind, SystemTime)>,
+    counters: Arc<TargetCounters>,
 }
 
 impl Ledger {
@@ -62,6 +64,7 @@ impl Ledger {
         session: SessionId,
         backend: i32,
         startup: Option<Correlation>,
+        counters: Arc<TargetCounters>,
     ) -> Self {
         Self {
             facts,
@@ -73,6 +76,7 @@ impl Ledger {
             work: None,
             closed: 0,
             running: VecDeque::new(),
+            counters,
         }
     }
 
@@ -106,7 +110,7 @@ impl Ledger {
 
     /// A statement was sent.
     pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.running.push_back(kind);
+        self.running.push_back((kind, now));
         if kind.controls_transaction() {
             return;
         }
@@ -131,8 +135,8 @@ impl Ledger {
     }
 
     /// Another part of a statement that is already on record was asked for.
-    pub(super) fn continued(&mut self, kind: Kind) {
-        self.running.push_back(kind);
+    pub(super) fn continued(&mut self, kind: Kind, now: SystemTime) {
+        self.running.push_back((kind, now));
     }
 
     /// A text with these correlation ids in its comments was sent.
@@ -204,8 +208,8 @@ impl Ledger {
     }
 
     /// A statement completed with this command tag. Returns its kind.
-    pub(super) fn completed(&mut self, tag: &[u8]) -> Option<Kind> {
-        let kind = self.running.pop_front();
+    pub(super) fn completed(&mut self, tag: &[u8], now: SystemTime) -> Option<Kind> {
+        let kind = self.answered(now);
         let counts = kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = self.work.as_mut().filter(|_| counts)
             && let Some(statement) = work.statements.get_mut(work.unanswered)
@@ -217,11 +221,21 @@ impl Ledger {
     }
 
     /// The server reported an error: nothing that was sent before it is still to complete.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn failed(&mut self, now: SystemTime) {
+        self.answered(now);
         self.running.clear();
         if let Some(work) = &mut self.work {
             work.unanswered = work.statements.len();
         }
+    }
+
+    /// The server is through with the statement that it owed first.
+    fn answered(&mut self, now: SystemTime) -> Option<Kind> {
+        let (kind, arrived) = self.running.pop_front()?;
+        // A clock that was set back makes it short, not long.
+        let took = now.duration_since(arrived).unwrap_or_default();
+        self.counters.statement(kind, took);
+        Some(kind)
     }
 
     /// The intent of the transaction that is about to commit.
@@ -248,6 +262,7 @@ impl Ledger {
             return None;
         }
         self.closed += 1;
+        self.counters.transaction(outcome);
         let scope = match work.id {
             _ if work.partial => Scope::Partial,
             None if outcome == Outcome::Committed => Scope::ReadOnly,
@@ -330,7 +345,13 @@ mod tests {
 
     fn ledger() -> Ledger {
         let startup = Correlation::new("boot", CorrelationSource::Startup);
-        Ledger::new(Arc::new(Facts::default()), SessionId::random(&Fixed), 42, startup)
+        Ledger::new(
+            Arc::new(Facts::default()),
+            SessionId::random(&Fixed),
+            42,
+            startup,
+            Arc::default(),
+        )
     }
 
     fn ids(record: &Record) -> Vec<&str> {
@@ -387,7 +408,7 @@ mod tests {
         ledger.statement(&Arc::from("insert"), Kind::Insert, NOW);
         ledger.statement(&Arc::from("update"), Kind::Update, NOW);
         for tag in ["BEGIN", "INSERT 0 3", "UPDATE 2"] {
-            ledger.completed(tag.as_bytes());
+            ledger.completed(tag.as_bytes(), NOW);
         }
         let record = ledger.close(Outcome::Committed, NOW).unwrap();
         let Event::TransactionOutcome { transaction, .. } = record.event else {

@@ -6,6 +6,7 @@
 //! client welcomed, and everything it does from there is judged by the `conversation`.
 
 mod alarms;
+mod cancels;
 mod conversation;
 pub mod counters;
 mod course;
@@ -13,6 +14,7 @@ pub mod directory;
 mod front;
 mod lane;
 mod ledger;
+mod notices;
 mod postgres;
 mod prelude;
 pub mod registry;
@@ -26,7 +28,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
@@ -45,10 +46,13 @@ use crate::domain::target::{Engine, TargetName};
 use crate::policy::{Decision, Grant, Policy};
 use crate::upstream::checkout::Checkout;
 use crate::upstream::pool::{CheckoutError, Pool, PoolKey};
+use crate::upstream::share::{Holder, Share};
 
-pub use counters::Counters;
+pub use cancels::WrongKeys;
+pub use counters::{Counters, TargetCounters};
 use directory::{Destination, Directory};
 use front::{Front, Opening, Presented, WelcomePermit};
+use notices::{Notices, chain};
 pub use postgres::ListenerSettings;
 use postgres::PostgresFront;
 use prelude::{Prelude, PreludeError};
@@ -64,6 +68,7 @@ pub struct Shared {
     pub brokers: HashMap<TargetName, Broker>,
     pub journal: Journal,
     pub registry: Registry,
+    pub wrong_keys: WrongKeys,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     /// Turns true when gatepost shuts down; the registry's bell says when to look.
@@ -99,6 +104,8 @@ struct Refused {
     facts: Arc<Facts>,
     code: RefusalCode,
     reason: Reason,
+    /// The error behind it with its causes, for the log alone.
+    cause: Option<String>,
 }
 
 /// Why a login and a connection could not be brought together.
@@ -122,13 +129,13 @@ impl Gate {
         let presented = match front.open().await {
             Opening::Presented(presented) => presented,
             Opening::Cancel { process, key } => {
-                self.shared.registry.cancel(process, &key).await;
+                self.hear_cancel(peer, process, &key).await;
                 return front.close().await;
             }
             Opening::Gone => return,
             Opening::Refused(code, reason) => {
-                let facts = Arc::new(stranger(session, peer, None));
-                return self.refuse(front, Refused { facts, code, reason }, session).await;
+                let refused = refused(&stranger(session, peer, None), (code, reason));
+                return self.refuse(front, refused, session).await;
             }
         };
         let mut recorded = None;
@@ -139,7 +146,7 @@ impl Gate {
         match opened {
             Some(Ok(opened)) => {
                 logged_in();
-                self.shared.counters.opened.fetch_add(1, Ordering::Relaxed);
+                self.shared.counters.opened_one();
                 self.converse(front, opened, session).await;
             }
             Some(Err(refused)) => self.refuse(front, refused, session).await,
@@ -149,6 +156,20 @@ impl Gate {
                     self.record_end(&facts, "client_left", None, 0);
                 }
             }
+        }
+    }
+
+    /// Nobody is told whether a cancel request was right; one that was is waited for.
+    async fn hear_cancel(&self, peer: SocketAddr, process: i32, key: &[u8]) {
+        let (shared, now) = (&self.shared, self.shared.clock.now());
+        let mut dealt_with = None;
+        let heard = shared.wrong_keys.hear(peer.ip(), now, || {
+            dealt_with = shared.registry.cancel(process, key);
+            dealt_with.is_some()
+        });
+        shared.counters.cancel_heard(heard);
+        if let Some(dealt_with) = dealt_with {
+            dealt_with.await;
         }
     }
 
@@ -169,7 +190,7 @@ impl Gate {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
 
         let verified = snapshot.verifier.verify(&presented.token, now).await;
-        let identity = verified.map_err(|error| refused(&facts, logged(session, &error)))?;
+        let identity = verified.map_err(|error| caused(&facts, &error))?;
         facts.identity = Some(identity.as_ref().into());
         let place = shared.registry.enter(session, Arc::new(facts.clone()), now);
         if snapshot
@@ -202,10 +223,8 @@ impl Gate {
         place.note(&Arc::new(facts.clone()));
 
         let recorded = Record::new(Arc::new(facts.clone()), Event::SessionOpened);
-        let receipt = shared.journal.append(recorded).await.map_err(|error| {
-            tracing::error!(%session, error = %error, "a session could not be recorded");
-            refused(&facts, (RefusalCode::AuditUnavailable, Reason::JournalFailed))
-        })?;
+        let receipt = shared.journal.append(recorded).await;
+        let receipt = receipt.map_err(|error| caused(&facts, &error))?;
         *on_record = Some(Arc::new(facts.clone()));
 
         let mut standing = Standing::new(snapshots, (session, peer.ip()), identity, &grant, now);
@@ -260,33 +279,33 @@ impl Gate {
         receipt: &Receipt,
         (presented, standing): (&Presented, &Standing),
     ) -> Result<(LeaseHold, Checkout), Refused> {
-        let lease = self.lease(session, grant, facts, receipt).await?;
-        match self.connect(session, facts, &lease, presented).await {
+        let lease = self.lease(grant, facts, receipt).await?;
+        match self
+            .connect(session, share(grant), facts, &lease, presented)
+            .await
+        {
             Ok(checkout) => return Ok((lease, checkout)),
             Err(Unconnected::Refused(refused)) => return Err(refused),
             // It may have been ended because the identity was struck, which mints nothing new.
             Err(Unconnected::Tampered(refused)) if standing.is_in_question() => return Err(refused),
             Err(Unconnected::Tampered(_)) => drop(lease),
         }
-        let lease = self.lease(session, grant, facts, receipt).await?;
-        match self.connect(session, facts, &lease, presented).await {
+        let lease = self.lease(grant, facts, receipt).await?;
+        match self
+            .connect(session, share(grant), facts, &lease, presented)
+            .await
+        {
             Ok(checkout) => Ok((lease, checkout)),
             Err(Unconnected::Refused(refused) | Unconnected::Tampered(refused)) => Err(refused),
         }
     }
 
-    async fn lease(
-        &self,
-        session: SessionId,
-        grant: &Grant,
-        facts: &mut Facts,
-        receipt: &Receipt,
-    ) -> Result<LeaseHold, Refused> {
+    async fn lease(&self, grant: &Grant, facts: &mut Facts, receipt: &Receipt) -> Result<LeaseHold, Refused> {
         let Some(broker) = self.shared.brokers.get(grant.target()) else {
             return Err(refused(facts, (RefusalCode::Internal, Reason::Internal)));
         };
         let lease = broker.lease(grant, &Arc::new(facts.clone()), receipt).await;
-        let lease = lease.map_err(|error| refused(facts, logged(session, &error)))?;
+        let lease = lease.map_err(|error| caused(facts, &error))?;
         facts.login = Some(Arc::from(lease.lease().login().as_str()));
         Ok(lease)
     }
@@ -295,6 +314,7 @@ impl Gate {
     async fn connect(
         &self,
         session: SessionId,
+        share: Share,
         facts: &Facts,
         lease: &LeaseHold,
         presented: &Presented,
@@ -315,9 +335,9 @@ impl Gate {
                 broker.tampered(lease.lease().login().as_str(), what);
             }
         };
-        let checkout = pool.checkout(key, lease.lease().password()).await;
+        let checkout = pool.checkout(key, &share, lease.lease().password()).await;
         let mut checkout = checkout.map_err(|error| {
-            let refused = refused(facts, logged(session, &error));
+            let refused = caused(facts, &error);
             if matches!(&error, CheckoutError::Dial(error) if error.login_stopped()) {
                 tampered("it no longer works with its secret".to_owned());
                 return Unconnected::Tampered(refused);
@@ -336,32 +356,31 @@ impl Gate {
                 let told = (RefusalCode::TargetUnavailable, Reason::LoginTampered);
                 Err(Unconnected::Tampered(refused(facts, told)))
             }
-            Err(error) => {
-                tracing::warn!(%session, error = %error, "the session's settings could not be made");
-                let told = (RefusalCode::TargetUnavailable, Reason::TargetDown);
-                Err(Unconnected::Refused(refused(facts, told)))
-            }
+            Err(error) => Err(Unconnected::Refused(caused(facts, &error))),
         }
     }
 
     /// Tells a client no, and writes down that it was told.
     async fn refuse(&self, front: PostgresFront, refused: Refused, session: SessionId) {
-        let Refused { facts, code, reason } = refused;
-        self.shared.counters.refused(code);
+        self.shared.counters.refused(refused.code);
+        let notices = Notices::new(&refused.facts, &self.shared.counters);
+        let told = notices.refused(&refused, self.shared.clock.as_ref());
+        let Refused {
+            facts, code, reason, ..
+        } = refused;
         let event = Event::SessionDenied {
             code: code.label(),
             reason: reason.to_string(),
         };
-        let label = code.label();
         match self.shared.journal.submit(Record::new(facts, event)) {
-            Ok(_) => tracing::info!(%session, code = label, reason = %reason, "session refused"),
-            // One of too many for the journal, and for the log as well.
-            Err(JournalError::Summed) => {
-                tracing::debug!(%session, code = label, reason = %reason, "session refused");
+            // One of many of the same kind is counted there.
+            Ok(_) | Err(JournalError::Summed) => {}
+            Err(error) if told => {
+                let clock = self.shared.clock.as_ref();
+                notices.unrecorded(&error, "a refusal could not be recorded", clock);
             }
-            Err(error) => {
-                tracing::error!(%session, code = label, reason = %reason, error = %error, "session refused, which could not be recorded");
-            }
+            // As rationed as the refusal itself.
+            Err(_) => {}
         }
         front
             .refuse(Refusal {
@@ -418,6 +437,7 @@ fn refused(facts: &Facts, (code, reason): (RefusalCode, Reason)) -> Refused {
         facts: Arc::new(facts.clone()),
         code,
         reason,
+        cause: None,
     }
 }
 
@@ -433,21 +453,22 @@ fn stranger(session: SessionId, peer: SocketAddr, application: Option<String>) -
     }
 }
 
-/// What the client may know of an error; the log keeps the rest.
-fn logged(session: SessionId, error: &impl Refuse) -> (RefusalCode, Reason) {
-    let mut chain = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        chain.push_str(": ");
-        chain.push_str(&cause.to_string());
-        source = cause.source();
+/// A refusal because of an error: the client may know a part of it, the log keeps the rest.
+fn caused(facts: &Facts, error: &impl Refuse) -> Refused {
+    Refused {
+        cause: Some(chain(error)),
+        ..refused(facts, error.refusal())
     }
-    let (code, reason) = error.refusal();
-    // Strangers can cause these as often as they like; the refusal itself is logged within limits.
-    if matches!(code, RefusalCode::TokenMissing | RefusalCode::TokenRejected) {
-        tracing::debug!(%session, error = %chain, "session not opened");
-    } else {
-        tracing::warn!(%session, error = %chain, "session not opened");
+}
+
+/// What the grant leaves its identity of the target's connections.
+fn share(grant: &Grant) -> Share {
+    let holder = Holder {
+        identity: grant.identity().clone(),
+        role: grant.role().clone(),
+    };
+    Share {
+        holder: Arc::new(holder),
+        most: grant.limits().connections,
     }
-    (code, reason)
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
+use crate::domain::refusal::{Reason, RefusalCode, Refuse};
 use crate::upstream::checkout::Checkout;
 use crate::wire::pg::frame;
 use crate::wire::pg::from_client::put_query;
@@ -48,6 +49,18 @@ pub(super) enum PreludeError {
     /// Names only; values may hold anything.
     #[error("the login set {settings} for itself")]
     Tampered { settings: String },
+}
+
+impl Refuse for PreludeError {
+    fn refusal(&self) -> (RefusalCode, Reason) {
+        let reason = match self {
+            Self::Tampered { .. } => Reason::LoginTampered,
+            Self::TimedOut | Self::Broken(_) | Self::Misbehaved(_) | Self::Refused { .. } | Self::NotIdle => {
+                Reason::TargetDown
+            }
+        };
+        (RefusalCode::TargetUnavailable, reason)
+    }
 }
 
 /// What a session has of its own.

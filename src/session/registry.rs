@@ -103,21 +103,19 @@ impl Registry {
         None
     }
 
-    /// Passes a cancel request on, and waits until its session has dealt with it: sent it to the server,
-    /// or found nothing that it could be meant for. Wrong keys are ignored, and nobody is told.
-    pub async fn cancel(&self, process: i32, key: &[u8]) {
-        let (request, dealt_with) = oneshot::channel();
-        self.hand_over(process, key, request);
-        let _ = timeout(REQUEST_TIME_MAX, dealt_with).await;
-    }
-
-    fn hand_over(&self, process: i32, key: &[u8], request: CancelRequest) {
-        if let Some(entry) = self.inner.cancels.get(&process)
-            && is_same(&entry.key, key)
-        {
-            // Full: so many are waiting already that this one changes nothing.
-            let _ = entry.request.try_send(request);
+    /// Passes a cancel request on, if its key is right. What is returned ends when its session has dealt
+    /// with it: sent it to the server, or found nothing that it could be meant for.
+    pub(super) fn cancel(&self, process: i32, key: &[u8]) -> Option<impl Future<Output = ()> + use<>> {
+        let entry = self.inner.cancels.get(&process)?;
+        if !is_same(&entry.key, key) {
+            return None;
         }
+        let (request, dealt_with) = oneshot::channel();
+        // Full: so many are waiting already that this one changes nothing.
+        let _ = entry.request.try_send(request);
+        Some(async {
+            let _ = timeout(REQUEST_TIME_MAX, dealt_with).await;
+        })
     }
 
     /// Takes a seat under a rule, if its limit leaves one for this identity, or for anybody.
@@ -243,7 +241,8 @@ mod tests {
         let mut desk = registry.open_desk(2, &random).unwrap();
         let heard = Cell::new(0);
         for key in [&desk.key[..31], &[0; 32][..], &desk.key[..]] {
-            registry.hand_over(desk.process, key, oneshot::channel().0);
+            let right = registry.cancel(desk.process, key).is_some();
+            assert_eq!(right, key == &desk.key[..]);
             if desk.requests.try_recv().is_ok() {
                 heard.set(heard.get() + 1);
             }
@@ -251,7 +250,7 @@ mod tests {
         assert_eq!(heard.get(), 1);
         let (process, key) = (desk.process, desk.key.clone());
         drop(desk);
-        registry.hand_over(process, &key, oneshot::channel().0);
+        assert!(registry.cancel(process, &key).is_none());
         assert!(registry.inner.cancels.is_empty());
     }
 
@@ -261,7 +260,7 @@ mod tests {
         let random = Counting(std::sync::atomic::AtomicU32::new(1));
         let mut desk = registry.open_desk(0, &random).unwrap();
         let (process, key) = (desk.process, desk.key.clone());
-        let mut asked = std::pin::pin!(registry.cancel(process, &key));
+        let mut asked = std::pin::pin!(registry.cancel(process, &key).unwrap());
         let request = tokio::select! {
             biased;
             () = &mut asked => panic!("nobody has looked at it yet"),
@@ -271,10 +270,10 @@ mod tests {
         drop(request);
         asked.await;
         // Nobody is waited for whose session is over, or that never was.
-        let mut late = std::pin::pin!(registry.cancel(process, &key));
+        let mut late = std::pin::pin!(registry.cancel(process, &key).unwrap());
         assert!(timeout(Duration::from_millis(1), &mut late).await.is_err());
         drop(desk);
         late.await;
-        registry.cancel(process, &key).await;
+        assert!(registry.cancel(process, &key).is_none());
     }
 }

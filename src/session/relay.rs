@@ -16,11 +16,11 @@ use tokio_util::io::poll_read_buf;
 
 use crate::audit::journal::Journal;
 use crate::domain::clock::Clock;
-use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::alarms::{Alarm, Alarms};
 use crate::session::conversation::{Conversation, Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
+use crate::session::notices::Notices;
 use crate::session::registry::CancelRequest;
 use crate::session::roster::Place;
 use crate::session::snapshot::{Notice, REVOKED_GRACE, Standing, Terms};
@@ -47,7 +47,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) journal: &'a Journal,
     pub(super) clock: &'a dyn Clock,
     pub(super) cancels: &'a mut mpsc::Receiver<CancelRequest>,
-    pub(super) session: SessionId,
+    pub(super) notices: Notices,
     /// True once gatepost shuts down; the bell says when to look.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) place: &'a Place,
@@ -120,7 +120,10 @@ impl<'a> Relay<'a> {
             match self.judge(conversation).await {
                 Ok(None) => {}
                 Ok(Some(ending)) => return ending,
-                Err(fault) => return refused(self.around.session, &fault),
+                Err(fault) => {
+                    self.around.notices.misbehaved(&fault);
+                    return refused(&fault);
+                }
             }
             if let Some(over) = over.take_if(|_| conversation.is_at_rest()) {
                 return over.ending();
@@ -137,8 +140,7 @@ impl<'a> Relay<'a> {
                     }
                 }
                 Err((side, error)) => {
-                    let session = self.around.session;
-                    tracing::debug!(%session, error = %error, side = ?side, "a connection broke");
+                    self.around.notices.broke(side.label(), &error);
                     return match side {
                         Side::Client => self.drain_server(conversation).await,
                         Side::Server => Ending::ServerLost,
@@ -238,11 +240,8 @@ impl<'a> Relay<'a> {
             if self.to_server.is_backed_up() {
                 return Ok(None);
             }
-            // A cancel that is under way must not hit what the client sends next.
-            if conversation.is_at_rest()
-                && let Some(cancel) = self.cancelling.take()
-            {
-                let _ = cancel.await;
+            if conversation.owes_nothing() {
+                self.settle_cancels().await;
             }
             let from_client = conversation.judge_client(&mut self.to_server, now)?;
             match self.verdict(from_client, conversation, Side::Client).await {
@@ -275,7 +274,8 @@ impl<'a> Relay<'a> {
             Demand::Intent(record) => match self.around.journal.append(record).await {
                 Ok(_receipt) => conversation.intent_written(&mut self.to_server),
                 Err(error) => {
-                    tracing::error!(session = %self.around.session, error = %error, "an intent could not be written; the work is refused");
+                    let what = "an intent could not be written; the work is refused";
+                    self.around.notices.unrecorded(&error, what, self.around.clock);
                     conversation.intent_failed(Reason::JournalFailed, &mut self.to_server);
                 }
             },
@@ -283,7 +283,8 @@ impl<'a> Relay<'a> {
                 Ok(_receipt) => conversation.outcome_written(),
                 Err(error) => {
                     // Without its record the commit must not be acknowledged; its intent is on disk.
-                    tracing::error!(session = %self.around.session, error = %error, "an outcome could not be written; the session ends");
+                    let what = "an outcome could not be written; the session ends";
+                    self.around.notices.unrecorded(&error, what, self.around.clock);
                     return Some(Some(Ending::Refused(
                         RefusalCode::AuditUnavailable,
                         Reason::JournalFailed,
@@ -298,23 +299,34 @@ impl<'a> Relay<'a> {
     fn submit(&self, conversation: &mut Conversation) {
         for record in conversation.take_records() {
             if let Err(error) = self.around.journal.submit(record) {
-                tracing::error!(session = %self.around.session, error = %error, "an outcome could not be recorded");
+                let what = "an outcome could not be recorded";
+                self.around.notices.unrecorded(&error, what, self.around.clock);
             }
+        }
+    }
+
+    /// Nothing runs, in a block or outside of one: a cancel that is under way must not hit what the
+    /// client sends next, and requests that came until now are for what is over.
+    async fn settle_cancels(&mut self) {
+        while self.around.cancels.try_recv().is_ok() {}
+        if let Some(cancel) = self.cancelling.take() {
+            let _ = cancel.await;
         }
     }
 
     /// Sends a cancel on, if the client has something running that it can be meant for. `request` when it
     /// is the client's own, none when a timer asks.
-    fn cancel(&mut self, conversation: &Conversation, request: Option<CancelRequest>) {
+    fn cancel(&mut self, conversation: &mut Conversation, request: Option<CancelRequest>) {
         let under_way = self.cancelling.as_ref().is_some_and(|task| !task.is_finished());
         if under_way || !conversation.is_running_client_statement() {
             return;
         }
         let canceller = self.upstream.canceller();
-        let session = self.around.session;
+        conversation.cancel_sent();
+        let notices = self.around.notices.clone();
         self.cancelling = Some(tokio::task::spawn_local(async move {
             if let Err(error) = canceller.cancel().await {
-                tracing::warn!(%session, error = %error, "a cancel request could not be delivered");
+                notices.cancel_lost(&error);
             }
             drop(request);
         }));
@@ -454,6 +466,15 @@ enum Side {
     Server,
 }
 
+impl Side {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// Reads what is there into the lane. Ready with 0 at the end of the stream.
 fn poll_read(
     stream: &mut Stream,
@@ -533,8 +554,7 @@ fn announce(notice: Notice, alarms: &mut Alarms, over: &mut Option<Over>) {
     }
 }
 
-fn refused(session: SessionId, fault: &Fault) -> Ending {
-    tracing::warn!(%session, error = %fault, "a session ends because somebody broke the protocol");
+fn refused(fault: &Fault) -> Ending {
     match fault {
         Fault::Client(_) => Ending::Refused(
             RefusalCode::ProtocolViolation,

@@ -57,6 +57,51 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 37] = [
+        Self::Empty,
+        Self::Select,
+        Self::With,
+        Self::Insert,
+        Self::Update,
+        Self::Delete,
+        Self::Merge,
+        Self::Begin,
+        Self::Commit,
+        Self::Rollback,
+        Self::RollbackTo,
+        Self::Savepoint,
+        Self::Release,
+        Self::PrepareTransaction,
+        Self::EndPrepared,
+        Self::Set,
+        Self::Show,
+        Self::CopyIn,
+        Self::CopyOut,
+        Self::CopyServer,
+        Self::Call,
+        Self::Do,
+        Self::Prepare,
+        Self::Execute,
+        Self::Deallocate,
+        Self::Discard,
+        Self::Listen,
+        Self::Notify,
+        Self::Lock,
+        Self::Declare,
+        Self::DeclareHeld,
+        Self::Fetch,
+        Self::CloseCursor,
+        Self::Explain,
+        Self::Definition,
+        Self::Maintenance,
+        Self::Unknown,
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The name in audit records and metrics.
     pub const fn label(self) -> &'static str {
         match self {

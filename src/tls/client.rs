@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -39,6 +40,8 @@ pub struct ClientSettings {
 pub struct ClientTls {
     mode: Mode,
     config: Option<Arc<ClientConfig>>,
+    /// Of our own certificate, where there is one.
+    not_after: Option<SystemTime>,
     /// What is public of the files that it was made of.
     public: Arc<[u8]>,
 }
@@ -50,6 +53,7 @@ impl ClientTls {
                 return Ok(Self {
                     mode: settings.mode,
                     config: None,
+                    not_after: None,
                     public: Arc::default(),
                 });
             }
@@ -64,11 +68,15 @@ impl ClientTls {
             Mode::VerifyFull => full(authorities(settings.ca.as_deref())?)?,
         };
         let mut config = config(verifier, settings.client.as_ref())?;
+        let file = settings.client.as_ref().map(|(file, _)| file);
+        let times = file.map(|file| pem::times(file, &pem::certificates(file)?));
+        let not_after = times.transpose()?.map(|(_, not_after)| not_after);
         // libpq offers it too; servers before 17 ignore it.
         config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
         Ok(Self {
             mode: settings.mode,
             config: Some(Arc::new(config)),
+            not_after,
             public: public(settings)?,
         })
     }
@@ -91,6 +99,11 @@ impl ClientTls {
         })?;
         let stream = TlsConnector::from(config).connect(name, socket).await;
         Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
+    }
+
+    /// When our own certificate expires; `None` without one.
+    pub const fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 
     /// `None` when the mode is `disable`.

@@ -53,29 +53,38 @@ pub(super) fn certified_key(file: &Path, key: &Secret<Vec<u8>>) -> Result<Certif
     })
 }
 
-/// Refuses a chain whose first certificate is outside its time.
-pub(super) fn check_times(
-    file: &Path,
-    chain: &[CertificateDer<'_>],
-    now: SystemTime,
-) -> Result<(), TlsError> {
+/// The time of a chain's first certificate: from, until.
+pub(super) fn times(file: &Path, chain: &[CertificateDer<'_>]) -> Result<(SystemTime, SystemTime), TlsError> {
     let bad = || TlsError::BadCertificate {
         file: file.to_owned(),
     };
     let first = chain.first().ok_or_else(bad)?;
     let parsed = x509_cert::Certificate::from_der(first).map_err(|_| bad())?;
     let validity = parsed.tbs_certificate.validity;
-    if now < validity.not_before.to_system_time() {
+    Ok((
+        validity.not_before.to_system_time(),
+        validity.not_after.to_system_time(),
+    ))
+}
+
+/// Refuses a chain whose first certificate is outside its time. Returns when that ends.
+pub(super) fn check_times(
+    file: &Path,
+    chain: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<SystemTime, TlsError> {
+    let (not_before, not_after) = times(file, chain)?;
+    if now < not_before {
         return Err(TlsError::NotYetValid {
             file: file.to_owned(),
         });
     }
-    if now > validity.not_after.to_system_time() {
+    if now > not_after {
         return Err(TlsError::Expired {
             file: file.to_owned(),
         });
     }
-    Ok(())
+    Ok(not_after)
 }
 
 pub(super) fn roots(file: &Path) -> Result<RootCertStore, TlsError> {

@@ -34,18 +34,20 @@ pub enum Door {
 pub struct ServerTls {
     postgres: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    not_after: SystemTime,
     chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl ServerTls {
     pub fn load(settings: &ServerSettings, now: SystemTime) -> Result<Self, TlsError> {
         let certified = pem::certified_key(&settings.certificate, &settings.private_key)?;
-        pem::check_times(&settings.certificate, &certified.cert, now)?;
+        let not_after = pem::check_times(&settings.certificate, &certified.cert, now)?;
         let chain = Arc::from(certified.cert.as_slice());
         let certificate: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
         Ok(Self {
             postgres: Arc::new(config(certificate.clone(), ALPN_POSTGRESQL)?),
             http: Arc::new(config(certificate, b"http/1.1")?),
+            not_after,
             chain,
         })
     }
@@ -64,6 +66,11 @@ impl ServerTls {
             return Err(TlsError::AlpnMissing);
         }
         Ok(Stream::Server(Box::new(stream)))
+    }
+
+    /// When the certificate expires.
+    pub const fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     /// A connection to the API. The caller sets the time limit.

@@ -131,6 +131,11 @@ impl<C> Book<C> {
         lent.is_some_and(|lent| !lent.retired && now < lent.ends)
     }
 
+    /// Was its login retired while it was lent?
+    pub fn is_retired(&self, number: Number) -> bool {
+        self.lent.get(&number).is_some_and(|lent| lent.retired)
+    }
+
     /// Moves a lent connection to the idle ones and says when it expires. Gives it back, forgotten,
     /// when it may not be kept.
     pub fn take_back(

@@ -1,12 +1,13 @@
 //! The hard cap on connections to one target, shared by all threads: slots, a first-in first-out
 //! queue of those who wait for one, and a register of idle connections, so that a waiter can have
-//! the oldest idle connection of any thread closed by the thread that owns it.
+//! the oldest idle connection of any thread closed by the thread that owns it. Below it each holder
+//! has a share: who would exceed it is parked, apart from the queue, and stands in nobody's way.
 //!
-//! Invariants: never more slots than the cap; a released slot goes to the oldest waiter and no
-//! newcomer overtakes; while somebody waits without a promised connection, nothing becomes idle.
-//! One uncontended lock per checkout and return; nothing is awaited or sent under it.
+//! Invariants: never more slots than the cap, nor more of one holder than its share; a released slot
+//! goes to the oldest waiter whose share allows it, and no newcomer overtakes; while somebody waits
+//! without a promised connection, nothing that would help becomes idle.
+//! One uncontended lock per checkout and return; nothing is awaited or sent to a pool under it.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -14,12 +15,19 @@ use tokio::sync::oneshot;
 
 use crate::domain::TargetName;
 use crate::upstream::book::IdleMark;
+use crate::upstream::measure::PoolMeasures;
+use crate::upstream::share::{Holder, Share};
+
+use ledger::{Errands, Ledger};
+
+mod ledger;
 
 /// One target's connections over all threads.
 #[derive(Debug)]
 pub struct Budget {
     target: TargetName,
     ledger: Mutex<Ledger>,
+    measures: PoolMeasures,
 }
 
 /// What the metrics show of a budget.
@@ -29,27 +37,10 @@ pub struct BudgetStats {
     /// Connections that are open or being opened.
     pub taken: u32,
     pub idle: usize,
+    /// Who waits for a slot of the target.
     pub waiting: usize,
-}
-
-#[derive(Debug)]
-struct Ledger {
-    max: u32,
-    taken: u32,
-    waiters: VecDeque<Waiter>,
-    /// Idle connections over all threads, oldest first, with the member that owns each.
-    idle: BTreeMap<IdleMark, MemberId>,
-    /// Idle connections that were promised to waiters and are not closed yet.
-    promised: usize,
-    members: BTreeMap<MemberId, mpsc::UnboundedSender<Errand>>,
-    next: u64,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    place: PlaceId,
-    member: MemberId,
-    slot: oneshot::Sender<Slot>,
+    /// Who waits because its holder has its whole share.
+    pub parked: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,13 +73,25 @@ pub(super) struct Member {
 pub(super) struct Slot {
     /// `None` once the right was passed on by other means.
     budget: Option<Arc<Budget>>,
+    holder: Arc<Holder>,
 }
 
 /// An idle connection that was promised to a waiter; dropped when it is closed.
 #[derive(Debug)]
 pub(super) struct Promise {
     mark: IdleMark,
+    holder: Arc<Holder>,
+    whom: Promised,
     budget: Arc<Budget>,
+}
+
+/// To whom an idle connection was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promised {
+    /// To somebody who waits for a slot of the target.
+    Queue,
+    /// To somebody who is parked under the connection's holder.
+    Parked,
 }
 
 /// A waiter's place in the queue; dropping it gives the place up.
@@ -96,6 +99,7 @@ pub(super) struct Promise {
 pub(super) struct Place {
     pub(super) id: PlaceId,
     pub(super) slot: oneshot::Receiver<Slot>,
+    holder: Arc<Holder>,
     budget: Arc<Budget>,
 }
 
@@ -118,18 +122,10 @@ pub(super) enum Settled {
 
 impl Budget {
     pub fn new(target: TargetName, max_connections: u32) -> Arc<Self> {
-        let ledger = Ledger {
-            max: max_connections,
-            taken: 0,
-            waiters: VecDeque::new(),
-            idle: BTreeMap::new(),
-            promised: 0,
-            members: BTreeMap::new(),
-            next: 0,
-        };
         Arc::new(Self {
             target,
-            ledger: Mutex::new(ledger),
+            ledger: Mutex::new(Ledger::new(max_connections)),
+            measures: PoolMeasures::default(),
         })
     }
 
@@ -137,14 +133,12 @@ impl Budget {
         &self.target
     }
 
+    pub fn measures(&self) -> &PoolMeasures {
+        &self.measures
+    }
+
     pub fn stats(&self) -> BudgetStats {
-        let ledger = self.ledger();
-        BudgetStats {
-            max: ledger.max,
-            taken: ledger.taken,
-            idle: ledger.idle.len(),
-            waiting: ledger.waiters.len(),
-        }
+        self.ledger().stats()
     }
 
     /// Has every thread close the idle connections of a login that ends, now, and the lent ones
@@ -163,35 +157,28 @@ impl Budget {
     pub(super) fn join(self: &Arc<Self>) -> (Member, mpsc::UnboundedReceiver<Errand>) {
         // Unbounded: one errand per waiter or retired login, both bounded elsewhere.
         let (mailbox, errands) = mpsc::unbounded_channel();
-        let mut ledger = self.ledger();
-        let id = MemberId(ledger.number());
-        ledger.members.insert(id, mailbox);
+        let id = self.ledger().join(mailbox);
         let budget = Arc::clone(self);
         (Member { id, budget }, errands)
     }
 
     fn broadcast(&self, errand: impl Fn() -> Errand) {
-        let mailboxes: Vec<_> = self.ledger().members.values().cloned().collect();
+        let mailboxes: Vec<_> = self.ledger().mailboxes().cloned().collect();
         for mailbox in mailboxes {
             // A pool that is gone has closed its connections.
             let _ = mailbox.send(errand());
         }
     }
 
-    /// Passes a slot to the oldest waiter that is still there, or frees it.
-    fn release(self: &Arc<Self>) {
+    /// Changes the ledger, then asks for the idle connections that somebody needs now.
+    fn change<T>(self: &Arc<Self>, holder: &Arc<Holder>, change: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger();
-        while let Some(waiter) = ledger.waiters.pop_front() {
-            let slot = Slot {
-                budget: Some(Arc::clone(self)),
-            };
-            match waiter.slot.send(slot) {
-                Ok(()) => return,
-                // Defused: its drop would come back here and find the lock taken.
-                Err(mut slot) => slot.budget = None,
-            }
-        }
-        ledger.taken = ledger.taken.saturating_sub(1);
+        let changed = change(&mut ledger);
+        ledger.serve(self);
+        let errands = ledger.promise(holder, self);
+        drop(ledger);
+        send(errands);
+        changed
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -200,75 +187,59 @@ impl Budget {
     }
 }
 
-impl Ledger {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+/// A pool that is gone closes its connections, and their slots come free by that; a promise that
+/// cannot be delivered takes the lock when it is dropped.
+fn send(errands: Errands) {
+    for (mailbox, promise) in errands {
+        let _ = mailbox.send(Errand::Close(promise));
     }
 }
 
 impl Member {
-    /// A slot at once if one is free and nobody waits; else a place in the queue, and the oldest
-    /// idle connection of any thread is asked to close for it.
-    pub(super) fn take(&self) -> Taken {
-        let mut ledger = self.budget.ledger();
-        if ledger.waiters.is_empty() && ledger.taken < ledger.max {
-            ledger.taken += 1;
-            let budget = Some(Arc::clone(&self.budget));
-            return Taken::Slot(Slot { budget });
+    /// A slot at once if one is free, nobody waits for it and the share allows it; else a place in
+    /// line, and the oldest idle connection that would help is asked to close for it.
+    pub(super) fn take(&self, share: &Share) -> Taken {
+        let budget = &self.budget;
+        let mut ledger = budget.ledger();
+        if ledger.take_at_once(share) {
+            return Taken::Slot(Slot {
+                budget: Some(Arc::clone(budget)),
+                holder: Arc::clone(&share.holder),
+            });
         }
         let (sender, slot) = oneshot::channel();
-        let id = PlaceId(ledger.number());
-        ledger.waiters.push_back(Waiter {
-            place: id,
-            member: self.id,
-            slot: sender,
-        });
-        let errand = self.promise_oldest(&mut ledger);
+        let id = ledger.line_up(share, self.id, sender);
+        let errands = ledger.promise(&share.holder, budget);
         drop(ledger);
-        if let Some((mailbox, promise)) = errand {
-            // A pool that is gone closes its connections, and their slots come free by that.
-            let _ = mailbox.send(Errand::Close(promise));
-        }
-        let budget = Arc::clone(&self.budget);
-        Taken::Wait(Place { id, slot, budget })
+        send(errands);
+        Taken::Wait(Place {
+            id,
+            slot,
+            holder: Arc::clone(&share.holder),
+            budget: Arc::clone(budget),
+        })
     }
 
     /// Takes an idle connection of this thread off the register. `false`: it is promised.
     pub(super) fn claim(&self, mark: IdleMark) -> bool {
-        self.budget.ledger().idle.remove(&mark).is_some()
+        self.budget.ledger().claim(mark)
     }
 
     /// Decides what becomes of a clean connection. `can_use` says whether a waiter of this thread
     /// wants exactly its key.
-    pub(super) fn settle(&self, can_use: impl FnOnce(PlaceId) -> bool) -> Settled {
-        let mut ledger = self.budget.ledger();
-        let oldest = ledger.waiters.front();
-        let oldest = oldest.filter(|waiter| waiter.member == self.id);
-        if let Some(place) = oldest.map(|waiter| waiter.place)
-            && can_use(place)
-        {
-            ledger.waiters.pop_front();
-            return Settled::Hand(place);
-        }
-        if ledger.waiters.len() > ledger.promised {
-            return Settled::Close;
-        }
-        let mark = IdleMark(ledger.number());
-        ledger.idle.insert(mark, self.id);
-        Settled::Idle(mark)
+    pub(super) fn settle(&self, holder: &Arc<Holder>, can_use: impl Fn(PlaceId) -> bool) -> Settled {
+        self.budget
+            .change(holder, |ledger| ledger.settle(self.id, holder, can_use))
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
+}
 
-    fn promise_oldest(&self, ledger: &mut Ledger) -> Option<(mpsc::UnboundedSender<Errand>, Promise)> {
-        let (mark, owner) = ledger.idle.pop_first()?;
-        let mailbox = ledger.members.get(&owner)?.clone();
-        ledger.promised += 1;
-        let budget = Arc::clone(&self.budget);
-        Some((mailbox, Promise { mark, budget }))
+impl Slot {
+    pub(super) fn holder(&self) -> &Arc<Holder> {
+        &self.holder
     }
 }
 
@@ -278,12 +249,16 @@ impl Promise {
     }
 }
 
+impl Place {
+    /// Does it wait because its holder has its whole share?
+    pub(super) fn is_parked(&self) -> bool {
+        self.budget.ledger().is_parked(&self.holder, self.id)
+    }
+}
+
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut ledger = self.budget.ledger();
-        let mailbox = ledger.members.remove(&self.id);
-        ledger.idle.retain(|_, owner| *owner != self.id);
-        drop(ledger);
+        let mailbox = self.budget.ledger().leave(self.id);
         // Outside the lock: it may hold promises, whose drop takes the lock.
         drop(mailbox);
     }
@@ -292,24 +267,23 @@ impl Drop for Member {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(budget) = self.budget.take() {
-            budget.release();
+            budget.change(&self.holder, |ledger| ledger.release(&self.holder));
         }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        let mut ledger = self.budget.ledger();
-        ledger.promised = ledger.promised.saturating_sub(1);
+        let budget = &self.budget;
+        budget.change(&self.holder, |ledger| ledger.kept(&self.holder, self.whom));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut ledger = self.budget.ledger();
-        let place = ledger.waiters.iter().position(|waiter| waiter.place == self.id);
-        let waiter = place.and_then(|place| ledger.waiters.remove(place));
-        drop(ledger);
+        let budget = &self.budget;
+        let waiter = budget.change(&self.holder, |ledger| ledger.give_up(&self.holder, self.id));
+        // Outside the lock, as everything that may hold a slot.
         drop(waiter);
     }
 }

@@ -16,8 +16,10 @@ use crate::upstream::book::{Loan, Number, PoolKey};
 use crate::upstream::budget::Slot;
 use crate::upstream::cancel::{Canceller, Cancels};
 use crate::upstream::dial::Dialed;
+use crate::upstream::measure::Closing;
 use crate::upstream::pool::Pool;
 use crate::upstream::reset::CleanSlate;
+use crate::upstream::share::Holder;
 
 /// See the module. Field order matters: the socket closes before the book forgets it.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) struct Connection {
     cancel_key: Vec<u8>,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
-    _slot: Slot,
+    slot: Slot,
 }
 
 /// The book's entry for a borrowed connection; struck out when dropped.
@@ -45,7 +47,8 @@ pub(super) struct Connection {
 struct OpenLoan {
     pool: Rc<Pool>,
     number: Number,
-    settled: bool,
+    /// Why the connection is closed when this is dropped; `None` once the book knows better.
+    closing: Option<Closing>,
     /// Made when somebody wants to cancel.
     cancels: OnceCell<Arc<Cancels>>,
 }
@@ -106,7 +109,11 @@ impl Checkout {
     pub fn give_back(mut self, slate: CleanSlate) {
         let pool = Rc::clone(&self.loan.pool);
         let uncancelled = self.loan.cancels.take().is_none_or(|cancels| cancels.end());
-        if uncancelled && slate.stamp().fits(&self) && pool.may_keep(self.loan.number) {
+        if !uncancelled {
+            self.loan.closing = Some(Closing::Cancelling);
+        } else if let Some(why) = pool.why_not_kept(self.loan.number) {
+            self.loan.closing = Some(why);
+        } else if slate.stamp().fits(&self) {
             pool.take_back(self);
         }
     }
@@ -139,13 +146,18 @@ impl Checkout {
 
     /// For the shelf: the book's entry stays.
     pub(super) fn into_parts(mut self) -> (Number, Connection) {
-        self.loan.settled = true;
+        self.loan.closing = None;
         (self.loan.number, self.connection)
     }
 
     /// For closing: the book's entry is struck out.
-    pub(super) fn into_connection(self) -> Connection {
+    pub(super) fn into_connection(mut self, why: Closing) -> Connection {
+        self.loan.closing = Some(why);
         self.connection
+    }
+
+    pub(super) fn holder(&self) -> &Arc<Holder> {
+        self.connection.slot.holder()
     }
 
     pub(super) fn stamp(&self) -> Stamp {
@@ -177,7 +189,7 @@ impl Connection {
             process: dialed.logged_in.process,
             cancel_key: dialed.logged_in.cancel_key,
             touches: 0,
-            _slot: slot,
+            slot,
         }
     }
 }
@@ -187,7 +199,7 @@ impl OpenLoan {
         Self {
             pool: Rc::clone(pool),
             number,
-            settled: false,
+            closing: Some(Closing::NotClean),
             cancels: OnceCell::new(),
         }
     }
@@ -195,8 +207,8 @@ impl OpenLoan {
 
 impl Drop for OpenLoan {
     fn drop(&mut self) {
-        if !self.settled {
-            self.pool.forget(self.number);
+        if let Some(why) = self.closing {
+            self.pool.forget(self.number, why);
         }
     }
 }

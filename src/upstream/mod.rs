@@ -9,14 +9,18 @@ pub mod budget;
 pub mod cancel;
 pub mod checkout;
 pub mod dial;
+pub mod measure;
 pub mod pool;
 pub mod reset;
 pub mod route;
+pub mod share;
 
 pub use budget::Budget;
 pub use cancel::Canceller;
 pub use checkout::Checkout;
 pub use dial::{DialError, TargetAddress};
+pub use measure::{Closing, PoolMeasures};
 pub use pool::{CheckoutError, Pool, PoolKey, PoolStats, Settings};
 pub use reset::{CleanSlate, ResetError};
 pub use route::Route;
+pub use share::{Holder, Share};

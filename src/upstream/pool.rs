@@ -22,7 +22,9 @@ use crate::upstream::budget::{Budget, BudgetStats, Errand, Member, Place, PlaceI
 use crate::upstream::cancel::{Canceller, Cancels};
 use crate::upstream::checkout::{Checkout, Connection};
 use crate::upstream::dial::{DialError, dial};
+use crate::upstream::measure::{Closing, PoolMeasures};
 use crate::upstream::route::Route;
+use crate::upstream::share::Share;
 use crate::wire::pg::from_client::put_terminate;
 
 /// A connection that was idle for less than this was read from just now, so a look at what already
@@ -65,6 +67,8 @@ pub struct PoolStats {
 pub enum CheckoutError {
     #[error("no connection became free within {waited:?}")]
     QueueTimeout { waited: Duration },
+    #[error("this identity had all connections of its share ({most}) for {waited:?}")]
+    ShareTimeout { most: u32, waited: Duration },
     #[error("no connection could be opened")]
     Dial(#[from] DialError),
 }
@@ -127,25 +131,35 @@ impl Pool {
         pool
     }
 
-    /// Borrows a connection of exactly this key. Dropping the future gives up the place.
+    /// Borrows a connection of exactly this key, whose login is the holder's. What is opened counts
+    /// under `share`. Dropping the future gives up the place.
     pub async fn checkout(
         self: &Rc<Self>,
         key: PoolKey,
+        share: &Share,
         password: &Secret<String>,
     ) -> Result<Checkout, CheckoutError> {
+        let asked = Instant::now();
         if let Some(checkout) = self.reuse(&key).await {
+            self.measures().waited_for(Duration::ZERO);
             return Ok(checkout);
         }
         let key = Rc::new(key);
-        let slot = match self.member.take() {
-            Taken::Slot(slot) => slot,
-            Taken::Wait(place) => match self.queue(&key, place).await? {
-                Turn::Handed(checkout) => return Ok(*checkout),
-                // While waiting, a connection of this key may have become idle.
-                Turn::Slot(slot) => match self.reuse(&key).await {
-                    Some(checkout) => return Ok(checkout),
-                    None => slot,
-                },
+        let taken = self.member.take(share);
+        let waits = matches!(taken, Taken::Wait(_));
+        let turn = match taken {
+            Taken::Slot(slot) => Ok(Turn::Slot(slot)),
+            Taken::Wait(place) => self.queue(&key, share, place).await,
+        };
+        let waited = if waits { asked.elapsed() } else { Duration::ZERO };
+        self.measures().waited_for(waited);
+        let slot = match turn? {
+            Turn::Handed(checkout) => return Ok(*checkout),
+            Turn::Slot(slot) if !waits => slot,
+            // While waiting, a connection of this key may have become idle.
+            Turn::Slot(slot) => match self.reuse(&key).await {
+                Some(checkout) => return Ok(checkout),
+                None => slot,
             },
         };
         self.open(key, slot, password).await
@@ -155,13 +169,17 @@ impl Pool {
     /// [`Budget::retire`] does it on every thread.
     pub fn retire(&self, login: &str) {
         let gone = self.book.borrow_mut().retire(login);
-        self.close(gone);
+        self.close(gone, Closing::LoginEnded);
     }
 
     /// Closes all idle connections, and the lent ones when they come back.
     pub fn close_all(&self) {
         let gone = self.book.borrow_mut().close_all();
-        self.close(gone);
+        self.close(gone, Closing::PoolEnded);
+    }
+
+    fn measures(&self) -> &PoolMeasures {
+        self.member.budget().measures()
     }
 
     /// When the janitor has to look next.
@@ -192,13 +210,21 @@ impl Pool {
     }
 
     /// A borrowed connection was closed.
-    pub(super) fn forget(&self, number: Number) {
+    pub(super) fn forget(&self, number: Number, why: Closing) {
         self.book.borrow_mut().forget(number);
+        self.measures().closed_one(why);
     }
 
-    /// May this borrowed connection be lent again?
-    pub(super) fn may_keep(&self, number: Number) -> bool {
-        self.book.borrow().may_keep(number, Instant::now())
+    /// Why this borrowed connection may not be lent again, if so.
+    pub(super) fn why_not_kept(&self, number: Number) -> Option<Closing> {
+        let book = self.book.borrow();
+        if book.may_keep(number, Instant::now()) {
+            return None;
+        }
+        Some(match book.is_retired(number) {
+            true => Closing::LoginEnded,
+            false => Closing::Expired,
+        })
     }
 
     /// A clean connection comes back: to the oldest waiter if it wants exactly this key on this
@@ -210,7 +236,7 @@ impl Pool {
                 .get(&place)
                 .is_some_and(|waiting| waiting.key == *checkout.key())
         };
-        match self.member.settle(wanted) {
+        match self.member.settle(checkout.holder(), wanted) {
             Settled::Hand(place) => {
                 let waiting = self.waiting.borrow_mut().remove(&place);
                 if let Some(waiting) = waiting {
@@ -219,7 +245,7 @@ impl Pool {
                 }
             }
             Settled::Idle(mark) => self.shelve(mark, checkout),
-            Settled::Close => farewell(checkout.into_connection()),
+            Settled::Close => farewell(checkout.into_connection(Closing::Needed)),
         }
     }
 
@@ -235,7 +261,7 @@ impl Pool {
                     self.rearm.notify_one();
                 }
             }
-            Err(connection) => self.close(vec![(mark, connection)]),
+            Err(connection) => self.close(vec![(mark, connection)], Closing::Expired),
         }
     }
 
@@ -254,11 +280,12 @@ impl Pool {
             if checkout.is_silent().await {
                 return Some(checkout);
             }
+            drop(checkout.into_connection(Closing::Lost));
         }
     }
 
     /// Waits for its turn: a connection that is handed over, or a slot.
-    async fn queue(&self, key: &Rc<PoolKey>, mut place: Place) -> Result<Turn, CheckoutError> {
+    async fn queue(&self, key: &Rc<PoolKey>, share: &Share, mut place: Place) -> Result<Turn, CheckoutError> {
         let queued_at = Instant::now();
         let (handed, mut handed_over) = oneshot::channel();
         let key = Rc::clone(key);
@@ -275,7 +302,11 @@ impl Pool {
             Ok(checkout) = &mut handed_over => Ok(Turn::Handed(Box::new(checkout))),
             Ok(slot) = &mut place.slot => Ok(Turn::Slot(slot)),
             () = sleep_until(queued_at + self.settings.queue_timeout) => {
-                Err(CheckoutError::QueueTimeout { waited: queued_at.elapsed() })
+                let waited = queued_at.elapsed();
+                Err(match share.most.filter(|_| place.is_parked()) {
+                    Some(most) => CheckoutError::ShareTimeout { most, waited },
+                    None => CheckoutError::QueueTimeout { waited },
+                })
             }
         }
     }
@@ -294,6 +325,7 @@ impl Pool {
         )
         .await?;
         self.opened.set(self.opened.get() + 1);
+        self.measures().opened_one();
         let ends = Instant::now() + self.lifetime();
         let number = self.book.borrow_mut().open(Rc::clone(&key), ends);
         Ok(Checkout::first(self, number, key, Connection::new(dialed, slot)))
@@ -306,10 +338,11 @@ impl Pool {
         self.settings.max_lifetime.mul_f64(1.0 - LIFETIME_JITTER * share)
     }
 
-    fn close(&self, connections: Vec<(IdleMark, Connection)>) {
+    fn close(&self, connections: Vec<(IdleMark, Connection)>, why: Closing) {
         for (mark, connection) in connections {
             // Off the register first; if it was promised, closing it keeps the promise.
             self.member.claim(mark);
+            self.measures().closed_one(why);
             farewell(connection);
         }
     }
@@ -319,6 +352,7 @@ impl Pool {
             Errand::Close(promise) => {
                 let connection = self.book.borrow_mut().evict(promise.mark());
                 if let Some(connection) = connection {
+                    self.measures().closed_one(Closing::Needed);
                     farewell(connection);
                 }
             }
@@ -343,7 +377,7 @@ impl Drop for Queued<'_> {
 impl Refuse for CheckoutError {
     fn refusal(&self) -> (RefusalCode, Reason) {
         match self {
-            Self::QueueTimeout { waited } => (
+            Self::QueueTimeout { waited } | Self::ShareTimeout { waited, .. } => (
                 RefusalCode::TooManySessions,
                 Reason::QueueTimeout { waited: *waited },
             ),
@@ -387,6 +421,6 @@ async fn janitor(pool: Weak<Pool>, rearm: Rc<Notify>, mut errands: mpsc::Unbound
             pool.run(errand);
         }
         let expired = pool.book.borrow_mut().expire(Instant::now());
-        pool.close(expired);
+        pool.close(expired, Closing::Expired);
     }
 }

@@ -54,6 +54,38 @@ fn a_full_pool_makes_wait_and_then_says_so() {
     assert_ne!(login(&consumer), login(&analyst));
 }
 
+#[test]
+fn a_rule_limits_an_identity_s_connections_and_nobody_else_s() {
+    let mut world = World::without_proxy(15);
+    world.config.queue_timeout = "1s";
+    let policy = std::fs::read_to_string(world.path("policy.yaml")).unwrap();
+    let capped = policy.replace("limits: {sessions: 2}", "limits: {connections: 1}");
+    assert_ne!(policy, capped);
+    std::fs::write(world.path("policy.yaml"), capped).unwrap();
+    world.serve();
+    let analyst = world.caller(Shape::Entra, "analyst", "orders_reader");
+    let connect = |options| world.runtime.block_on(world.connect(&analyst, options));
+    let first = connect("").unwrap();
+    let second = world.turned_away(&analyst, "orders");
+    assert_eq!(*second.code(), SqlState::TOO_MANY_CONNECTIONS);
+    assert_eq!(second.message(), "no database connection became free within 1s");
+    assert!(world.log().contains("all connections of its share (1)"));
+    // Its own limit: others come in, past whoever waits for it.
+    world.psql(&world.consumer(), "SELECT 1").well();
+    drop(first);
+    // With other settings the idle connection cannot be lent, and is closed to make room.
+    for options in ["", "-c work_mem=7MB", "", "-c work_mem=7MB"] {
+        let client = wait_for("a connection", || {
+            world.runtime.block_on(tokio::task::yield_now());
+            connect(options).ok()
+        });
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'gp\\_%'
+            AND pg_has_role(usename, 'orders_reader', 'MEMBER')";
+        assert_eq!(world.sql(open), "1");
+        drop(client);
+    }
+}
+
 /// What a session can leave on its connection.
 const TRACES: &str = "
     SET search_path = pg_catalog;

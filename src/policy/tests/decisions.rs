@@ -206,7 +206,7 @@ fn an_unknown_list_never_grants_and_always_fires_a_deny() {
 
 #[test]
 fn the_first_grant_in_order_sets_the_terms() {
-    let first = "  - {name: special, identity: {provider: dev, client_id: worker}, grant: {role: reader, login_ttl: 5m, session_max: 48h}, limits: {sessions: 3}}\n";
+    let first = "  - {name: special, identity: {provider: dev, client_id: worker}, grant: {role: reader, login_ttl: 5m, session_max: 48h}, limits: {sessions: 3, connections: 2}}\n";
     let policy = policy(&[first, R].concat());
     let decision = ask(&worker(), "reader", "orders", |request| policy.decide(request));
     let Decision::Allow(grant) = decision else {
@@ -218,6 +218,7 @@ fn the_first_grant_in_order_sets_the_terms() {
     // Never less than session_max.
     assert_eq!(grant.login_max_age(), Duration::from_secs(48 * 3_600));
     assert_eq!(grant.limits().sessions, Some(3));
+    assert_eq!(grant.limits().connections, Some(2));
     assert_eq!(grant.identity(), &worker().key());
     assert_eq!(
         (grant.target().as_str(), grant.database().as_str()),

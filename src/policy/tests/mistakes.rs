@@ -155,6 +155,10 @@ const RULES: &[(&str, &str)] = &[
         "whole number from 1",
     ),
     (
+        "name: x, identity: {provider: dev}, grant: {role: reader}, limits: {connections: 0}",
+        "whole number from 1",
+    ),
+    (
         "name: x, identity: {provider: dev}, grant: {role: reader}, limits: {sessions: -1}",
         "whole number from 1",
     ),
@@ -179,7 +183,6 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
         rule("tags: [pii]"),
         rule("guardrails: []"),
         rule("correlation: required"),
-        rule("limits: {connections: 10}"),
         "version: 1\nguardrails: []\n".to_owned(),
         "version: 1\nroles:\n  n: {target: orders, database: orders, tags: [pii], grants: [{privileges: [select], on: {tables: [a.b]}}]}\n".to_owned(),
     ];

@@ -205,7 +205,7 @@ impl Conversation {
 
     fn note_execute(&mut self, statement: &Prepared, sets: &[SetCorrelation], first: bool, now: SystemTime) {
         if !first {
-            self.ledger.continued(statement.kind);
+            self.ledger.continued(statement.kind, now);
             return;
         }
         if statement.kind == Kind::Begin {

@@ -115,6 +115,16 @@ enum Then {
     Sync,
 }
 
+/// Is the client's group being cancelled?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cancelled {
+    Not,
+    Sent,
+    /// The group is over and well, and its ReadyForQuery was dropped: the one of our own group behind
+    /// it will do, with its error if the cancel hits that.
+    ReadyWithheld,
+}
+
 /// Bytes of a message that is larger than what was read so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Passing {
@@ -146,6 +156,7 @@ pub(super) struct Conversation {
     backslash_escapes: bool,
     /// The answer to a Query of several statements that is under way.
     script: Option<Script>,
+    cancelled: Cancelled,
     /// Records that nobody waits for.
     records: Vec<Record>,
     /// The outcome of a transaction that ended in a group whose end waits for it.
@@ -173,6 +184,7 @@ impl Conversation {
             from_server: Passing::Forward(0),
             backslash_escapes: false,
             script: None,
+            cancelled: Cancelled::Not,
             records: Vec::new(),
             held: None,
             scratch: Vec::new(),
@@ -182,6 +194,19 @@ impl Conversation {
     /// Is no transaction open and nothing owed, so that the session may end here without harm?
     pub(super) fn is_at_rest(&self) -> bool {
         self.phase == Phase::Open && self.turn.is_clean() && self.group.is_empty()
+    }
+
+    /// Is no statement under way or cleared to go on, in a block or outside of one? A cancel request
+    /// that came until now is for what is over.
+    pub(super) fn owes_nothing(&self) -> bool {
+        let settled = self.phase == Phase::Open && self.turn.is_settled();
+        settled && self.group.is_empty() && !self.cleared
+    }
+
+    /// A cancel request was sent to the server. It may hit our own question behind the client's last
+    /// statement, so the client is not told that the statement is over before that is answered.
+    pub(super) const fn cancel_sent(&mut self) {
+        self.cancelled = Cancelled::Sent;
     }
 
     /// May the upstream connection be reset and kept? Not while part of a message is missing.

@@ -14,7 +14,9 @@ use crate::wire::pg::turn::{Owner, Reply, Sent};
 
 use super::group::Group;
 use super::script::{self, Script};
-use super::{Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, Then, Verdict, pass_on};
+use super::{
+    Cancelled, Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, Then, Verdict, pass_on,
+};
 
 impl Conversation {
     /// Judges what the server sent.
@@ -44,7 +46,7 @@ impl Conversation {
             }
             let demand = match head.tag {
                 tag::READY_FOR_QUERY => self.ready(head, to_client, now)?,
-                tag::ERROR_RESPONSE => self.failed(head, to_client, to_server)?,
+                tag::ERROR_RESPONSE => self.failed(head, to_client, to_server, now)?,
                 _ => self.server_message(head, to_client, to_server, now)?,
             };
             if let Some(demand) = demand {
@@ -136,7 +138,7 @@ impl Conversation {
             // An empty Query put nothing on record; an empty Execute did.
             tag::EMPTY_QUERY if sent == Sent::Query => {}
             tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::FUNCTION_RESULT => {
-                self.ledger.completed(b"");
+                self.ledger.completed(b"", now);
             }
             // The Sync that was sent behind the COPY will not be answered: the client goes on.
             tag::COPY_IN if sent == Sent::Execute && self.phase == Phase::AwaitingReady => {
@@ -147,7 +149,7 @@ impl Conversation {
     }
 
     fn completed(&mut self, command: &[u8], now: SystemTime) {
-        let Some(kind) = self.ledger.completed(command) else {
+        let Some(kind) = self.ledger.completed(command, now) else {
             return;
         };
         let outcome = match (kind, command) {
@@ -242,12 +244,22 @@ impl Conversation {
             self.statements.transaction_ended();
         }
         self.turn.received(head.tag, Some(status))?;
-        self.pass(head, to_client, true);
+        let withheld = self.cancelled == Cancelled::Sent
+            && status == TransactionStatus::InBlock
+            && !self.turn.is_settled();
+        self.cancelled = if withheld {
+            Cancelled::ReadyWithheld
+        } else {
+            Cancelled::Not
+        };
+        self.pass(head, to_client, !withheld);
         self.expected = status;
         self.group = Group::default();
         self.script = None;
         // A cancel that came too late hit nothing.
-        self.timed_out = None;
+        if !withheld {
+            self.timed_out = None;
+        }
         // A probe group may still be on its way behind the client's.
         self.phase = if self.turn.is_settled() {
             Phase::Open
@@ -265,7 +277,8 @@ impl Conversation {
         to_client: &mut Lane,
     ) -> Result<Option<Demand>, Fault> {
         self.turn.received(head.tag, Some(status))?;
-        self.pass(head, to_client, false);
+        let shown = std::mem::replace(&mut self.cancelled, Cancelled::Not) == Cancelled::ReadyWithheld;
+        self.pass(head, to_client, shown);
         self.expected = status;
         if let Phase::Asking(then) = self.phase {
             if status == TransactionStatus::InBlock
@@ -281,11 +294,22 @@ impl Conversation {
         Ok(None)
     }
 
+    /// An error as the server says it, or in our words where our own timer cancelled the statement.
+    fn pass_error(&mut self, head: Head, cancelled: bool, to_client: &mut Lane) {
+        let timed_out = self.timed_out.take_if(|_| cancelled);
+        self.pass(head, to_client, timed_out.is_none());
+        if let Some(limit) = timed_out {
+            let reason = Reason::StatementTimeout { limit };
+            self.put_error(RefusalCode::StatementTimeout, reason, to_client);
+        }
+    }
+
     fn failed(
         &mut self,
         head: Head,
         to_client: &mut Lane,
         to_server: &mut Lane,
+        now: SystemTime,
     ) -> Result<Option<Demand>, Fault> {
         let own_group = self.turn.is_own_group();
         let owner = match self.turn.received(head.tag, None)? {
@@ -299,31 +323,31 @@ impl Conversation {
         let parsed = from_server::parse(head.tag, body).map_err(Fault::Server)?;
         let fatal = matches!(&parsed, FromServer::ErrorResponse(fields)
             if matches!(fields.get(b'V'), Some(b"FATAL" | b"PANIC")));
-        if own_group && !fatal {
-            // The client's statement before it has failed the block, and the client was told.
-            self.probe.distrust();
-            self.pass(head, to_client, false);
-            return Ok(None);
-        }
         let cancelled = matches!(&parsed, FromServer::ErrorResponse(fields)
             if fields.get(b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()));
-        let timed_out = self.timed_out.take_if(|_| cancelled && !fatal);
+        if own_group && !fatal {
+            self.probe.distrust();
+            if self.cancelled == Cancelled::ReadyWithheld {
+                // A cancel came too late for the client's statement, and the client hears of it now.
+                self.pass_error(head, cancelled, to_client);
+            } else {
+                // The client's statement before it has failed the block, and the client was told.
+                self.pass(head, to_client, false);
+            }
+            return Ok(None);
+        }
         if owner == Owner::Poison && !fatal {
             self.pass(head, to_client, false);
             self.put_own_refusal(to_client);
-        } else if let Some(limit) = timed_out {
-            self.pass(head, to_client, false);
-            let reason = Reason::StatementTimeout { limit };
-            self.put_error(RefusalCode::StatementTimeout, reason, to_client);
         } else {
-            self.pass(head, to_client, true);
+            self.pass_error(head, cancelled && !fatal, to_client);
         }
         if matches!(owner, Owner::Probe | Owner::Ours) {
             self.probe.distrust();
         }
         self.replied += 1;
         self.statements.failed();
-        self.ledger.failed();
+        self.ledger.failed(now);
         self.group.failed = true;
         self.group.ending = false;
         self.group.commit_sent = false;

@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) threads: u32,
     pub(crate) replica: &'static str,
     pub(crate) level: &'static str,
+    pub(crate) format: &'static str,
 }
 
 impl Config {
@@ -46,6 +47,7 @@ impl Config {
             threads: 2,
             replica: "replica-1",
             level: "debug",
+            format: "text",
         }
     }
 
@@ -72,7 +74,7 @@ targets:
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
-log: {{level: {level}}}
+log: {{level: {level}, format: {format}}}
 threads: {threads}
 ",
             replica = self.replica,
@@ -90,6 +92,7 @@ threads: {threads}
             queue_timeout = self.queue_timeout,
             threads = self.threads,
             level = self.level,
+            format = self.format,
         )
     }
 

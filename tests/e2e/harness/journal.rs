@@ -54,6 +54,14 @@ pub(crate) fn committed(records: &[Value]) -> BTreeSet<u64> {
 }
 
 impl World {
+    /// The records when these clients are gone, and that the chain holds.
+    pub(crate) fn settled_after<T>(&self, clients: T) -> Vec<Value> {
+        drop(clients);
+        let records = self.settled();
+        self.verify_journal();
+        records
+    }
+
     /// All records, once every session that was opened has ended: outcomes of blocks follow their
     /// commits by a moment. Sessions of a process that was killed will never end there.
     pub(crate) fn settled(&self) -> Vec<Value> {

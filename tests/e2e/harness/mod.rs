@@ -5,7 +5,9 @@
 pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod journal;
+pub(crate) mod metrics;
 pub(crate) mod operator;
+pub(crate) mod plain;
 pub(crate) mod programs;
 pub(crate) mod provider;
 pub(crate) mod tools;

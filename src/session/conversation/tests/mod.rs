@@ -59,7 +59,7 @@ fn tags(mut bytes: &[u8]) -> String {
 impl Story {
     fn new() -> Self {
         let session = SessionId::random(&Seven);
-        let ledger = Ledger::new(Arc::new(Facts::default()), session, 1, None);
+        let ledger = Ledger::new(Arc::new(Facts::default()), session, 1, None, Arc::default());
         Self {
             conversation: Conversation::new(session, ledger, "probe"),
             to_server: Lane::default(),
@@ -308,6 +308,41 @@ fn in_a_block_the_id_is_known_before_commit_goes_on() {
     story.server(&[Complete("COMMIT"), Ready(Idle)]);
     assert_eq!(story.last(), (Some(77), Scope::Complete, Outcome::Committed));
     assert_eq!(story.outcomes.len(), 1);
+}
+
+/// A block in which a statement runs with our question behind it, and whether a cancel was sent.
+fn asked_behind_a_statement(cancelled: bool) -> Story {
+    let mut story = Story::new();
+    story.query("begin");
+    story.server(&[Complete("BEGIN"), Ready(InBlock)]);
+    assert_eq!(story.query("update t set a = 1"), "QCPBECS");
+    if cancelled {
+        story.conversation.cancel_sent();
+    }
+    story
+}
+
+#[test]
+fn a_cancel_that_hits_our_own_question_is_told_to_the_client() {
+    let update = [Complete("UPDATE 1"), Ready(InBlock)];
+    // Without a cancel the client does not wait for our question.
+    let mut story = asked_behind_a_statement(false);
+    assert_eq!(story.server(&update).0, "CZ");
+    // With one it does, whether it comes too late for both …
+    let mut story = asked_behind_a_statement(true);
+    assert_eq!(story.server(&update).0, "C");
+    assert!(!story.conversation.is_running_client_statement() && !story.conversation.owes_nothing());
+    let [a, b, c, d] = probe(Some(700));
+    assert_eq!(story.server(&[a, b, c, d, Plain("3"), Ready(InBlock)]).0, "Z");
+    assert!(story.conversation.owes_nothing());
+    // … or hits the question.
+    let mut story = asked_behind_a_statement(true);
+    assert_eq!(story.server(&update).0, "C");
+    assert_eq!(story.server(&[Error("57014"), Ready(Failed)]).0, "EZ");
+    // What hits the statement itself is told once.
+    let mut story = asked_behind_a_statement(true);
+    assert_eq!(story.server(&[Error("57014"), Ready(Failed)]).0, "EZ");
+    assert_eq!(story.server(&[Error("25P02"), Ready(Failed)]).0, "");
 }
 
 #[test]
