@@ -285,7 +285,7 @@ async fn doctor_lists_what_was_left_behind_and_repairs_it() {
     assert_eq!(code(&site.roles("apply", &[])), 0);
     let healthy = site.gatepost(&["doctor"]);
     assert_eq!(code(&healthy), 0, "{}", told(&healthy));
-    assert!(told(&healthy).contains("no logins"), "{}", told(&healthy));
+    assert!(told(&healthy).contains("logins: none"), "{}", told(&healthy));
 
     let broker = site.server.connect("gatepost_broker", BROKER_PASSWORD, "orders");
     let left = "CREATE ROLE gp_test_left LOGIN IN ROLE orders_writer, gatepost_minted; COMMENT ON ROLE gp_test_left IS \
@@ -297,7 +297,7 @@ async fn doctor_lists_what_was_left_behind_and_repairs_it() {
     assert_eq!(code(&ill), 1);
     let text = told(&ill);
     assert!(
-        text.contains("1 left over") && text.contains("owns table theirs in database orders"),
+        text.contains("1 left over") && text.contains("owns table public.theirs in database orders"),
         "{text}"
     );
     let report = json(&site.gatepost(&["doctor", "--json"]));

@@ -170,9 +170,7 @@ impl Reloader {
                 route.replace(target_address(target, tls));
                 self.note(rotated("client_certificate", Some(target.name.to_string())));
             }
-            if password_changed {
-                self.note(rotated("broker_password", Some(target.name.to_string())));
-            }
+            // The broker itself records a new password, once the server has accepted it.
             if (tls_changed || password_changed)
                 && let Some(broker) = self.shared.brokers.get(&target.name)
             {

@@ -145,7 +145,7 @@ impl Visit {
         let Some(diagnosis) = &self.diagnosis else {
             return text;
         };
-        let _ = writeln!(text, "  {}", tally(&diagnosis.logins));
+        let _ = writeln!(text, "  logins: {}", tally(&diagnosis.logins));
         for report in diagnosis.logins.iter().filter(|report| !report.is_healthy()) {
             tell(&mut text, report);
         }
@@ -171,8 +171,8 @@ fn tally(logins: &[LoginReport]) -> String {
         .map(|(condition, count)| format!("{count} {condition}"))
         .collect();
     match told.as_slice() {
-        [] => "no logins".to_owned(),
-        told => format!("{} logins: {}", logins.len(), told.join(", ")),
+        [] => "none".to_owned(),
+        told => told.join(", "),
     }
 }
 

@@ -147,11 +147,6 @@ impl Actor {
             self.maintain().await;
             self.begin_rotation();
             let wake = self.wake_at();
-            let step = if self.rotation.is_some() {
-                Instant::now()
-            } else {
-                wake
-            };
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Shutdown(reply)) => {

@@ -65,7 +65,7 @@ impl Gate {
         let present = counters.enter();
         let notices = Notices::new(&facts, &self.shared.counters);
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation, counters);
-        let mut conversation = Conversation::new(session, ledger, &self.probe_name());
+        let mut conversation = Conversation::new(session, ledger, &self.probe_name(), checkout.parameters());
         let surroundings = Surroundings {
             journal: &self.shared.journal,
             clock: self.shared.clock.as_ref(),

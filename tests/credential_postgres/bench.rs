@@ -82,11 +82,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        Self::with(Options::default()).await
+        Self::on(Server::start().await).await
     }
 
     pub(crate) async fn with(options: Options) -> Self {
-        let server = Server::start_with(options).await;
+        Self::on(Server::start_with(options).await).await
+    }
+
+    async fn on(server: Server) -> Self {
         let admin = server.admin("postgres").await;
         admin.batch_execute("CREATE DATABASE orders").await.unwrap();
         let setup = format!("CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD 'broker''s secret'");

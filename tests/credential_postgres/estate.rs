@@ -5,40 +5,52 @@ use tokio::runtime::Handle;
 
 use crate::bench::{Bench, LONG, SHORT, eventually};
 
+/// One of each kind that a role may make.
+const EVERYTHING: &str = "CREATE TABLE app.things (id serial PRIMARY KEY, a int); CREATE INDEX ON app.things (a); \
+    CREATE VIEW app.seen AS SELECT * FROM app.things; CREATE MATERIALIZED VIEW app.kept AS SELECT 1 AS a; \
+    CREATE TYPE app.mood AS ENUM ('good', 'bad'); CREATE DOMAIN app.age AS int CHECK (VALUE > 0); \
+    CREATE FUNCTION app.twice(a int) RETURNS int LANGUAGE sql AS 'SELECT 2 * a'; \
+    CREATE PROCEDURE app.nothing() LANGUAGE sql AS ''; \
+    CREATE AGGREGATE app.total (int) (SFUNC = int4pl, STYPE = int); \
+    CREATE COLLATION app.plain FROM \"C\"; CREATE SCHEMA theirs; CREATE TABLE theirs.inside (a int); \
+    CREATE STATISTICS app.numbers ON id, a FROM app.things; SELECT lo_create(4242); \
+    GRANT SELECT ON app.things TO reader; GRANT EXECUTE ON FUNCTION app.twice TO reader; \
+    ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO reader; \
+    ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO reader; \
+    CREATE TEMPORARY TABLE passing (a app.mood)";
+
+/// What the role owns, by name.
+const INHERITED: &str = "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE n.nspname IN ('app', 'theirs') AND c.relowner = 'writer'::regrole AND c.relkind IN ('r', 'v', 'm', 'S') \
+    UNION ALL SELECT proname FROM pg_proc WHERE proowner = 'writer'::regrole \
+    UNION ALL SELECT typname FROM pg_type WHERE typowner = 'writer'::regrole AND typtype IN ('e', 'd') \
+    UNION ALL SELECT nspname FROM pg_namespace WHERE nspowner = 'writer'::regrole \
+    UNION ALL SELECT collname FROM pg_collation WHERE collowner = 'writer'::regrole \
+    UNION ALL SELECT stxname FROM pg_statistic_ext WHERE stxowner = 'writer'::regrole \
+    UNION ALL SELECT oid::text FROM pg_largeobject_metadata WHERE lomowner = 'writer'::regrole ORDER BY 1";
+
+/// A second database in which the role may make things.
+async fn archive(bench: &Bench) -> tokio_postgres::Client {
+    let postgres = bench.server.admin("postgres").await;
+    postgres.batch_execute("CREATE DATABASE archive").await.unwrap();
+    let archive = bench.server.admin("archive").await;
+    let schema = "CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO writer";
+    archive.batch_execute(schema).await.unwrap();
+    archive
+}
+
 #[tokio::test]
 async fn everything_that_a_login_owned_goes_to_its_role() {
     let bench = Bench::new().await;
     bench
         .run("CREATE ROLE reader NOLOGIN; GRANT CREATE, TEMPORARY ON DATABASE orders TO writer")
         .await;
-    let postgres = bench.server.admin("postgres").await;
-    postgres.batch_execute("CREATE DATABASE archive").await.unwrap();
-    let archive = bench.server.admin("archive").await;
-    archive
-        .batch_execute("CREATE SCHEMA app; GRANT ALL ON SCHEMA app TO writer")
-        .await
-        .unwrap();
+    let archive = archive(&bench).await;
     let broker = bench.start(bench.settings("a"));
     let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
     let login = hold.login().to_string();
     let client = bench.client(&hold).await;
-    client
-        .batch_execute(
-            "CREATE TABLE app.things (id serial PRIMARY KEY, a int); CREATE INDEX ON app.things (a); \
-             CREATE VIEW app.seen AS SELECT * FROM app.things; CREATE MATERIALIZED VIEW app.kept AS SELECT 1 AS a; \
-             CREATE TYPE app.mood AS ENUM ('good', 'bad'); CREATE DOMAIN app.age AS int CHECK (VALUE > 0); \
-             CREATE FUNCTION app.twice(a int) RETURNS int LANGUAGE sql AS 'SELECT 2 * a'; \
-             CREATE PROCEDURE app.nothing() LANGUAGE sql AS ''; \
-             CREATE AGGREGATE app.total (int) (SFUNC = int4pl, STYPE = int); \
-             CREATE COLLATION app.plain FROM \"C\"; CREATE SCHEMA theirs; CREATE TABLE theirs.inside (a int); \
-             CREATE STATISTICS app.numbers ON id, a FROM app.things; SELECT lo_create(4242); \
-             GRANT SELECT ON app.things TO reader; GRANT EXECUTE ON FUNCTION app.twice TO reader; \
-             ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO reader; \
-             ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO reader; \
-             CREATE TEMPORARY TABLE passing (a app.mood)",
-        )
-        .await
-        .unwrap();
+    client.batch_execute(EVERYTHING).await.unwrap();
     let there = bench
         .server
         .connect(&login, hold.password().expose(), "archive")
@@ -69,15 +81,7 @@ async fn everything_that_a_login_owned_goes_to_its_role() {
     bench.gone(&login).await;
     assert!(client.simple_query("SELECT 1").await.is_err());
     let admin = bench.server.admin("orders").await;
-    let sql = "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
-               WHERE n.nspname IN ('app', 'theirs') AND c.relowner = 'writer'::regrole AND c.relkind IN ('r', 'v', 'm', 'S') \
-               UNION ALL SELECT proname FROM pg_proc WHERE proowner = 'writer'::regrole \
-               UNION ALL SELECT typname FROM pg_type WHERE typowner = 'writer'::regrole AND typtype IN ('e', 'd') \
-               UNION ALL SELECT nspname FROM pg_namespace WHERE nspowner = 'writer'::regrole \
-               UNION ALL SELECT collname FROM pg_collation WHERE collowner = 'writer'::regrole \
-               UNION ALL SELECT stxname FROM pg_statistic_ext WHERE stxowner = 'writer'::regrole \
-               UNION ALL SELECT oid::text FROM pg_largeobject_metadata WHERE lomowner = 'writer'::regrole ORDER BY 1";
-    let rows = admin.query(sql, &[]).await.unwrap();
+    let rows = admin.query(INHERITED, &[]).await.unwrap();
     let inherited: Vec<String> = rows.iter().map(|row| row.get::<_, String>(0)).collect();
     assert_eq!(
         inherited,

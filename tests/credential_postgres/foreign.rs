@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use gatepost::credential::doctor;
-use gatepost::credential::{BrokerError, LeaseError};
+use gatepost::credential::{Broker, BrokerError, LeaseError};
 use gatepost::domain::Secret;
 use tokio::runtime::Handle;
 
@@ -75,24 +75,7 @@ async fn a_server_that_speaks_german_is_understood() {
     );
     bench.run(&format!("ALTER ROLE {BROKER} CREATEROLE")).await;
 
-    // Owned objects are in the way of a drop (2BP01), and handed over.
-    let owner = bench
-        .lease_as(&broker, "owner", "writer", "login_ttl: 5s")
-        .await
-        .unwrap();
-    let client = bench.client(&owner).await;
-    client
-        .batch_execute("CREATE TABLE app.eigen (a int)")
-        .await
-        .unwrap();
-    let login = owner.login().to_string();
-    let in_the_way = admin
-        .batch_execute(&format!("DROP ROLE {login}"))
-        .await
-        .unwrap_err();
-    assert_eq!(in_the_way.code().unwrap().code(), "2BP01");
-    drop((owner, client));
-    bench.gone(&login).await;
+    owned_objects_are_handed_over(&bench, &broker).await;
 
     // Dropped by someone else: told by its code, at the renewal and at the end.
     let held = bench
@@ -127,3 +110,25 @@ async fn a_server_that_speaks_german_is_understood() {
 }
 
 const SHORT_TERMS: &str = "login_ttl: 5s";
+
+async fn owned_objects_are_handed_over(bench: &Bench, broker: &Broker) {
+    let admin = bench.server.admin("orders").await;
+    // Owned objects are in the way of a drop (2BP01), and handed over.
+    let owner = bench
+        .lease_as(broker, "owner", "writer", "login_ttl: 5s")
+        .await
+        .unwrap();
+    let client = bench.client(&owner).await;
+    client
+        .batch_execute("CREATE TABLE app.eigen (a int)")
+        .await
+        .unwrap();
+    let login = owner.login().to_string();
+    let in_the_way = admin
+        .batch_execute(&format!("DROP ROLE {login}"))
+        .await
+        .unwrap_err();
+    assert_eq!(in_the_way.code().unwrap().code(), "2BP01");
+    drop((owner, client));
+    bench.gone(&login).await;
+}

@@ -86,9 +86,13 @@ const provider = (issuer, shape, keys) => {
     },
     formats: {
       customizers: {
-        jwt(_ctx, token, jwt) {
+        jwt(ctx, token, jwt) {
+          // A test may ask for a token that lives so many seconds, or is so many bytes longer.
+          const { life, size } = ctx.oidc.body;
+          if (life) jwt.payload.exp = jwt.payload.iat + Number(life);
           jwt.header = { ...jwt.header, typ: 'JWT' };
           jwt.payload = shape.claims(token.clientId, jwt.payload);
+          if (size) jwt.payload.filler = 'x'.repeat(Number(size));
         },
       },
     },

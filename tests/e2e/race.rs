@@ -106,7 +106,8 @@ impl Arena {
                 Ok(client) => {
                     self.connected.fetch_add(1, Ordering::Relaxed);
                     assert!(!must_fail, "{} was let in after it was struck", caller.user);
-                    while !client.is_closed() && !(kill && stop.load(Ordering::SeqCst)) {
+                    let leaves = || kill && stop.load(Ordering::SeqCst);
+                    while !client.is_closed() && !leaves() {
                         let _ = client.batch_execute("SELECT 1").await;
                         tokio::time::sleep(Duration::from_millis(2)).await;
                     }

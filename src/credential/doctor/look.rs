@@ -257,18 +257,19 @@ async fn objects(
 }
 
 fn closed(database: &DatabaseName, error: &BrokerError) -> Finding {
-    let (missing, sql) = match error {
-        BrokerError::MissingPrivilege { missing, sql, .. } => (
+    let (missing, sql) = if let BrokerError::MissingPrivilege { missing, sql, .. } = error {
+        (
             format!("{missing}, in which minted logins own something"),
             sql.clone(),
-        ),
-        other => (
+        )
+    } else {
+        (
             format!(
                 "the broker cannot look into database {database}: {}",
-                chain(other)
+                chain(error)
             ),
             "-- see docs/postgres.md, \"The broker\"".to_owned(),
-        ),
+        )
     };
     Finding {
         missing,

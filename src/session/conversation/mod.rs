@@ -51,6 +51,9 @@ const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 /// parameters or COPY, which stream.
 pub(super) const STATEMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// The server's parameter that says whether a backslash in a plain constant is only a backslash.
+const STRING_STYLE: &str = "standard_conforming_strings";
+
 /// A prepared statement that never exists: binding it fails in any state and any language.
 const POISON: &[u8] = b"gatepost refuses this";
 
@@ -165,8 +168,15 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// `probe_name` must not be guessable, so that no client hits it by accident.
-    pub(super) fn new(reference: SessionId, ledger: Ledger, probe_name: &str) -> Self {
+    /// `probe_name` must not be guessable, so that no client hits it by accident. `parameters` are what
+    /// the server reported about itself so far.
+    pub(super) fn new(
+        reference: SessionId,
+        ledger: Ledger,
+        probe_name: &str,
+        parameters: &[(String, String)],
+    ) -> Self {
+        let is_off = |(name, value): &(String, String)| name == STRING_STYLE && value == "off";
         Self {
             reference,
             turn: Turn::idle(),
@@ -182,7 +192,7 @@ impl Conversation {
             replied: 0,
             from_client: Passing::Forward(0),
             from_server: Passing::Forward(0),
-            backslash_escapes: false,
+            backslash_escapes: parameters.iter().any(is_off),
             script: None,
             cancelled: Cancelled::Not,
             records: Vec::new(),

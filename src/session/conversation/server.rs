@@ -12,6 +12,7 @@ use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
 use crate::wire::pg::from_server::{self, FromServer, TransactionStatus, tag};
 use crate::wire::pg::turn::{Owner, Reply, Sent};
 
+use super::STRING_STYLE;
 use super::group::Group;
 use super::script::{self, Script};
 use super::{
@@ -182,7 +183,7 @@ impl Conversation {
             .unwrap_or_default();
         if let FromServer::ParameterStatus { name, value } =
             from_server::parse(head.tag, body).map_err(Fault::Server)?
-            && name == b"standard_conforming_strings"
+            && name == STRING_STYLE.as_bytes()
         {
             self.backslash_escapes = value == b"off";
         }

@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// With `GATEPOST_TEST_FULL` set, as in CI, stories are told at full length.
+pub(crate) fn full() -> bool {
+    std::env::var_os("GATEPOST_TEST_FULL").is_some()
+}
+
 /// Comes back with what `look` finds; fails the test when it finds nothing for too long.
 #[expect(
     clippy::disallowed_methods,

@@ -112,14 +112,13 @@ impl Provider {
 
     /// Client credentials; the applications are in `oidc_provider.mjs`.
     pub(crate) fn token(&self, shape: Shape, client: &str) -> String {
-        let form = format!(
-            "grant_type=client_credentials&client_id={client}&client_secret={}",
-            secret_of(client)
-        );
-        let (status, body) = http("POST", &self.token_url(shape), &form);
-        assert_eq!(status, 200, "{body}");
-        let answer: Value = serde_json::from_str(&body).unwrap();
-        answer["access_token"].as_str().unwrap().to_owned()
+        self.token_with(shape, client, "")
+    }
+
+    /// `wishes` are further form fields, each after an `&`: `&life=2` (seconds) and `&size=9000` (about
+    /// so many bytes more).
+    pub(crate) fn token_with(&self, shape: Shape, client: &str, wishes: &str) -> String {
+        ask_for_token(&self.token_url(shape), client, wishes).unwrap()
     }
 
     /// What a program that mixes the two up would send: an ID token, sound in itself.
@@ -138,6 +137,20 @@ impl Provider {
 
 pub(crate) fn secret_of(client: &str) -> String {
     format!("secret-of-{client}")
+}
+
+/// For those who live on when the provider does not.
+pub(crate) fn ask_for_token(url: &str, client: &str, wishes: &str) -> std::io::Result<String> {
+    let form = format!(
+        "grant_type=client_credentials&client_id={client}&client_secret={}{wishes}",
+        secret_of(client)
+    );
+    let (status, body) = try_http("POST", url, &form)?;
+    if status != 200 {
+        return Err(std::io::Error::other(format!("{status}: {body}")));
+    }
+    let answer: Value = serde_json::from_str(&body)?;
+    Ok(answer["access_token"].as_str().unwrap().to_owned())
 }
 
 /// One request over plain HTTP; status and body.

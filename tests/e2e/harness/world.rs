@@ -151,13 +151,13 @@ impl World {
         try_http("GET", &url, "").ok()
     }
 
-    pub(crate) fn proxy_id(&self) -> u32 {
-        self.proxy.as_ref().unwrap().id()
-    }
-
     /// `kill -9`.
     pub(crate) fn kill_proxy(&mut self) {
         self.proxy.take().unwrap().kill().unwrap();
+    }
+
+    pub(crate) fn proxy_id(&self) -> u32 {
+        self.proxy.as_ref().unwrap().id()
     }
 
     /// SIGTERM, without waiting.

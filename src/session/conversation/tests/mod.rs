@@ -61,7 +61,7 @@ impl Story {
         let session = SessionId::random(&Seven);
         let ledger = Ledger::new(Arc::new(Facts::default()), session, 1, None, Arc::default());
         Self {
-            conversation: Conversation::new(session, ledger, "probe"),
+            conversation: Conversation::new(session, ledger, "probe", &[]),
             to_server: Lane::default(),
             to_client: Lane::default(),
             journal_fails: false,
