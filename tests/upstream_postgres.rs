@@ -31,7 +31,6 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 #[path = "support/share.rs"]
 mod share;
 use share::borrow;
-
 const PASSWORD: &str = "correct horse";
 
 /// A PostgreSQL of its own in a temporary folder; stopped when dropped.

@@ -90,7 +90,7 @@ impl Worker {
         }
         while !self.over() {
             let message = format!("{}-{next}", self.name);
-            match apply(client, &message, *next % 2 == 0).await {
+            match apply(client, &message, next.is_multiple_of(2)).await {
                 Ok(id) => {
                     self.told.applied.lock().unwrap().insert(message, id);
                     *next += 1;
