@@ -15,7 +15,7 @@ use crate::credential::actor::link::{Candidate, Link};
 use crate::credential::actor::operate::Rotation;
 use crate::credential::books::{Books, Entry, Key, Usage};
 use crate::credential::broker::{BrokerSettings, State};
-use crate::credential::connection::Access;
+use crate::credential::connection::{Access, Connection};
 use crate::credential::ending::{Backoff, Ended, World, end};
 use crate::credential::error::{BrokerError, LeaseError, chain};
 use crate::credential::lease::{Lease, LeaseHold, LeaseId};
@@ -84,6 +84,7 @@ pub(super) struct Actor {
     updates: watch::Receiver<Arc<BrokerSettings>>,
     access: watch::Sender<Arc<Access>>,
     candidate: Option<Candidate>,
+    proving: JoinSet<(Arc<Access>, Result<Connection, BrokerError>)>,
     link: Link,
     connected: Instant,
     /// Does our connection hold our epoch's lock? Otherwise others may sweep our logins.
@@ -123,6 +124,7 @@ impl Actor {
             updates,
             access,
             candidate: None,
+            proving: JoinSet::new(),
             link: Link::Down {
                 why: "not connected yet".to_owned(),
                 retry: now,
@@ -166,6 +168,11 @@ impl Actor {
                 Some(swept) = self.sweeping.join_next(), if !self.sweeping.is_empty() => {
                     if let Ok(Some(others)) = swept {
                         self.others = others;
+                    }
+                }
+                Some(proved) = self.proving.join_next(), if !self.proving.is_empty() => {
+                    if let Ok((access, result)) = proved {
+                        self.proved(&access, result).await;
                     }
                 }
                 Ok(()) = self.updates.changed() => self.updated(),
@@ -217,7 +224,7 @@ impl Actor {
         if self.connect().await.is_err() {
             return;
         }
-        self.prove().await;
+        self.prove();
         if self.state.get().is_err() {
             self.judge().await;
         }

@@ -53,9 +53,13 @@ impl Worker {
     }
 
     async fn work(self) {
-        let (mut next, mut tokens) = (0, 0);
+        let (mut next, mut tokens) = (0, 0_usize);
         while !self.over() {
-            let life = if tokens % LONG_TOKEN_EVERY == 0 { 60 } else { 2 };
+            let life = if tokens.is_multiple_of(LONG_TOKEN_EVERY) {
+                60
+            } else {
+                2
+            };
             let wish = format!("&life={life}");
             let Ok(token) = ask_for_token(&self.tokens_from, "order-consumer", &wish) else {
                 self.told.without.fetch_add(1, Ordering::SeqCst);

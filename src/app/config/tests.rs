@@ -223,7 +223,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "targets:",
         "session: {expiry_grace: never}\ntargets:",
-        "8:26: \"never\" is not a duration",
+        "8:25: \"never\" is not a duration",
     ),
     (
         "127.0.0.1:6432}",

@@ -15,6 +15,8 @@ use crate::credential::naming::LoginName;
 use crate::domain::target::Engine;
 
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
+/// A little above the time that connecting is given.
+const PROOF_LIMIT: Duration = Duration::from_secs(15);
 /// Beyond this, tokens and certificates are judged by another time than the one in the database.
 const SKEW_MAX: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,9 @@ impl Actor {
             Link::Down { retry, .. } => Some(*retry),
             Link::Up(_) => None,
         };
-        let candidate = self.candidate.as_ref().map(|candidate| candidate.retry);
+        // A proof that is under way wakes by itself.
+        let candidate = self.candidate.as_ref().filter(|_| self.proving.is_empty());
+        let candidate = candidate.map(|candidate| candidate.retry);
         retry.into_iter().chain(candidate).min()
     }
 
@@ -67,13 +71,31 @@ impl Actor {
         }
     }
 
-    /// Proves a new credential by a new connection. What works until then is kept.
-    pub(super) async fn prove(&mut self) {
-        let Some(candidate) = &self.candidate else { return };
-        if Instant::now() < candidate.retry {
+    /// Proves a new credential by a new connection, beside the work that goes on by the old one.
+    pub(super) fn prove(&mut self) {
+        let now = Instant::now();
+        let home = self.world.home.clone();
+        let Some(candidate) = &mut self.candidate else {
+            return;
+        };
+        if now < candidate.retry || !self.proving.is_empty() {
             return;
         }
-        let Some(connection) = self.try_candidate().await else {
+        candidate.retry = now + PROOF_LIMIT;
+        let access = Arc::clone(&candidate.access);
+        self.proving.spawn(async move {
+            let result = access.connect(&home).await;
+            (access, result)
+        });
+    }
+
+    /// A proof came to its end. What works until then is kept.
+    pub(super) async fn proved(&mut self, access: &Arc<Access>, result: Result<Connection, BrokerError>) {
+        let wanted = self.candidate.as_ref();
+        if !wanted.is_some_and(|candidate| Arc::ptr_eq(&candidate.access, access)) {
+            return;
+        }
+        let Some(connection) = self.judge_candidate(result) else {
             return;
         };
         // Another replica that looks in this moment looks again seconds later, and finds it taken.
@@ -85,10 +107,17 @@ impl Actor {
         self.up(connection).await;
     }
 
-    /// A connection by the new credential, which from then on is the one that counts.
+    /// A connection by the new credential, when there is none to go on with.
     async fn try_candidate(&mut self) -> Option<Connection> {
+        let candidate = self.candidate.as_ref()?;
+        let result = candidate.access.connect(&self.world.home).await;
+        self.judge_candidate(result)
+    }
+
+    /// A credential that worked is from then on the one that counts.
+    fn judge_candidate(&mut self, result: Result<Connection, BrokerError>) -> Option<Connection> {
         let candidate = self.candidate.as_mut()?;
-        match candidate.access.connect(&self.world.home).await {
+        match result {
             Ok(connection) => {
                 let access = Arc::clone(&candidate.access);
                 self.candidate = None;
