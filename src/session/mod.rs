@@ -44,6 +44,7 @@ use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::{Engine, TargetName};
 use crate::policy::{Decision, Grant, Policy};
+use crate::upstream::DialError;
 use crate::upstream::checkout::Checkout;
 use crate::upstream::pool::{CheckoutError, Pool, PoolKey};
 use crate::upstream::share::{Holder, Share};
@@ -330,9 +331,16 @@ impl Gate {
             login: Arc::from(lease.lease().login().as_str()),
             settings: presented.settings.clone(),
         };
+        let (broker, login) = (self.shared.brokers.get(target), lease.lease().login().as_str());
         let tampered = |what: String| {
-            if let Some(broker) = self.shared.brokers.get(target) {
-                broker.tampered(lease.lease().login().as_str(), what);
+            if let Some(broker) = broker {
+                broker.tampered(login, what);
+            }
+        };
+        // What fails may be the login's own doing: it is looked at now, not at its next renewal.
+        let suspect = || {
+            if let Some(broker) = broker {
+                broker.suspect(login);
             }
         };
         let checkout = pool.checkout(key, &share, lease.lease().password()).await;
@@ -341,6 +349,9 @@ impl Gate {
             if matches!(&error, CheckoutError::Dial(error) if error.login_stopped()) {
                 tampered("it no longer works with its secret".to_owned());
                 return Unconnected::Tampered(refused);
+            }
+            if matches!(error, CheckoutError::Dial(DialError::Refused { .. })) {
+                suspect();
             }
             Unconnected::Refused(refused)
         })?;
@@ -351,12 +362,15 @@ impl Gate {
         };
         match prelude::play(&mut checkout, &prelude).await {
             Ok(()) => Ok(checkout),
-            Err(PreludeError::Tampered { settings }) => {
-                tampered(format!("it set {settings} for itself"));
+            Err(PreludeError::Tampered { what }) => {
+                tampered(format!("it {what}"));
                 let told = (RefusalCode::TargetUnavailable, Reason::LoginTampered);
                 Err(Unconnected::Tampered(refused(facts, told)))
             }
-            Err(error) => Err(Unconnected::Refused(caused(facts, &error))),
+            Err(error) => {
+                suspect();
+                Err(Unconnected::Refused(caused(facts, &error)))
+            }
         }
     }
 

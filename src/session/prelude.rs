@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::credential::TAMPER_CHECK_SQL;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
@@ -24,15 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 1024;
 /// `NAMEDATALEN` less its end: PostgreSQL cuts longer application names.
 const APPLICATION_NAME_BYTES_MAX: usize = 63;
-/// Names of settings have at most this many bytes; a record repeats no more.
-const NAME_BYTES_SHOWN: usize = 63;
-
-/// Settings that were attached to the login itself (`ALTER ROLE … SET`), one name a row. Everything
-/// in it is named with its schema: a setting may have changed the search path.
-const OWN_SETTINGS: &str = "SELECT pg_catalog.split_part(setting, '=', 1) \
-    FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS setting \
-    WHERE setrole OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_roles \
-    WHERE rolname OPERATOR(pg_catalog.=) session_user);";
+/// What the tamper check says in one row: a phrase with one name in it. A record repeats no more.
+const PHRASE_BYTES_SHOWN: usize = 160;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreludeError {
@@ -47,8 +41,8 @@ pub(super) enum PreludeError {
     #[error("the server left the transaction open")]
     NotIdle,
     /// Names only; values may hold anything.
-    #[error("the login set {settings} for itself")]
-    Tampered { settings: String },
+    #[error("the login {what}")]
+    Tampered { what: String },
 }
 
 impl Refuse for PreludeError {
@@ -73,12 +67,12 @@ pub(super) struct Prelude<'a> {
 }
 
 /// Names the session to the server, for its log and `pg_stat_activity`; sets the correlation id for
-/// triggers to read; and on a new connection asks whether the login has settings of its own, which
-/// would be at work by now.
+/// triggers to read; and on a new connection asks whether the login is still as it was minted.
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let mut text = String::new();
     if checkout.fresh() {
-        text.push_str(OWN_SETTINGS);
+        text.push_str(TAMPER_CHECK_SQL);
+        text.push(';');
     }
     let name = application_name(prelude.application, prelude.session);
     text.push_str(&format!("SET application_name = {};", literal(&name)));
@@ -109,8 +103,8 @@ fn application_name(own: Option<&str>, session: SessionId) -> String {
 #[derive(Default)]
 struct Heard {
     refused: Option<String>,
-    /// Settings of the login's own.
-    settings: Vec<String>,
+    /// What is not as it was minted.
+    changes: Vec<String>,
 }
 
 async fn run(checkout: &mut Checkout, text: &[u8]) -> Result<(), PreludeError> {
@@ -145,7 +139,7 @@ impl Heard {
             let sqlstate = fields.get(b'C').map(String::from_utf8_lossy);
             self.refused = Some(sqlstate.unwrap_or_default().into_owned());
         } else if let FromServer::DataRow(row) = message {
-            self.settings.extend(row.column(0).flatten().map(shown));
+            self.changes.extend(row.column(0).flatten().map(shown));
         } else if let FromServer::ReadyForQuery(status) = message {
             return Some(status);
         }
@@ -156,18 +150,18 @@ impl Heard {
         match (self.refused, status) {
             (Some(sqlstate), _) => Err(PreludeError::Refused { sqlstate }),
             (None, TransactionStatus::InBlock | TransactionStatus::Failed) => Err(PreludeError::NotIdle),
-            (None, TransactionStatus::Idle) if self.settings.is_empty() => Ok(()),
+            (None, TransactionStatus::Idle) if self.changes.is_empty() => Ok(()),
             (None, TransactionStatus::Idle) => Err(PreludeError::Tampered {
-                settings: self.settings.join(", "),
+                what: self.changes.join(", "),
             }),
         }
     }
 }
 
-/// The name of a setting, which whoever made it could choose within a name's bounds.
-fn shown(name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name.get(..NAME_BYTES_SHOWN).unwrap_or(name));
-    name.escape_debug().to_string()
+/// Holds a name, which whoever made it could choose within a name's bounds.
+fn shown(phrase: &[u8]) -> String {
+    let phrase = String::from_utf8_lossy(phrase.get(..PHRASE_BYTES_SHOWN).unwrap_or(phrase));
+    phrase.escape_debug().to_string()
 }
 
 /// A string constant that reads the same whatever `standard_conforming_strings` and `client_encoding`
