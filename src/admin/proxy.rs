@@ -6,10 +6,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::admin::view::{
-    LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Rotated,
-};
+use crate::admin::view::{LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView};
 use crate::audit::{AdminCall, Facts, JournalError};
+use crate::credential::Rotated;
 use crate::domain::{Identity, Mistake, ProviderName, Secret, TargetName};
 use crate::identity::TokenError;
 use crate::policy::{AdminPermit, AdminRights};

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use crate::audit::IdentityFacts;
+use crate::credential;
 use crate::domain::revocation::Struck;
-use crate::domain::{ProviderName, Revocation, RoleName, TargetName};
+use crate::domain::{ProviderName, Revocation, TargetName};
 use crate::upstream::budget::BudgetStats;
 
 /// The connections to one target, over all threads.
@@ -43,23 +43,12 @@ pub struct LoginsView {
     pub unreachable: Vec<Unreachable>,
 }
 
-/// One minted login.
+/// One minted login, and where.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoginView {
     pub target: TargetName,
-    pub login: String,
-    pub role: RoleName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<IdentityFacts>,
-    pub generation: u64,
-    #[serde(serialize_with = "rfc3339")]
-    pub minted_at: SystemTime,
-    #[serde(serialize_with = "rfc3339")]
-    pub expires_at: SystemTime,
-    /// Sessions that hold it.
-    pub holds: usize,
-    /// `current`, `replaced`, `ending`.
-    pub state: &'static str,
+    #[serde(flatten)]
+    pub login: credential::LoginView,
 }
 
 /// A target that could not be asked, and why.
@@ -67,18 +56,6 @@ pub struct LoginView {
 pub struct Unreachable {
     pub target: TargetName,
     pub why: String,
-}
-
-/// What became of one target's logins in a rotation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rotated {
-    pub target: TargetName,
-    /// Logins that have a next generation now.
-    pub replaced: usize,
-    /// Old ones that end when their last session leaves.
-    pub draining: usize,
-    /// Old ones that nobody held, which are gone.
-    pub dropped: usize,
 }
 
 /// What is in force.

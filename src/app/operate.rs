@@ -6,14 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::view::{
-    LoginView, LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Rotated,
-    Unreachable,
+    LoginView, LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Unreachable,
 };
 use crate::admin::{Proxy, Trouble, Waiting};
 use crate::app::reload::{Reloader, RevokeError};
 use crate::app::start::Shared;
 use crate::audit::{AdminCall, Event, Facts, IdentityFacts, JournalError, Record};
-use crate::credential::{self, LoginState};
+use crate::credential::Rotated;
 use crate::domain::revocation::{Named, Struck};
 use crate::domain::{Identity, ProviderName, Revocation, Secret, TargetName};
 use crate::identity::{RefreshError, TokenError};
@@ -94,12 +93,7 @@ impl Operations {
         for (name, broker) in brokers {
             let rotated = broker.rotate().await;
             let rotated = rotated.map_err(|error| Trouble::Unavailable(format!("target {name}: {error}")))?;
-            done.push(Rotated {
-                target: rotated.target,
-                replaced: rotated.replaced,
-                draining: rotated.draining,
-                dropped: rotated.dropped,
-            });
+            done.push(rotated);
         }
         Ok(done)
     }
@@ -110,9 +104,10 @@ impl Operations {
         brokers.sort_by_key(|(name, _)| *name);
         for (target, broker) in brokers {
             match broker.logins().await {
-                Ok(logins) => all
-                    .logins
-                    .extend(logins.into_iter().map(|login| login_view(target, login))),
+                Ok(logins) => all.logins.extend(logins.into_iter().map(|login| LoginView {
+                    target: target.clone(),
+                    login,
+                })),
                 Err(error) => all.unreachable.push(Unreachable {
                     target: target.clone(),
                     why: error.to_string(),
@@ -298,23 +293,5 @@ fn trouble(error: &RevokeError) -> Trouble {
         RevokeError::File(source) => Trouble::Unavailable(format!("{error}: {source}")),
         RevokeError::TooMany => Trouble::Unusable(error.to_string()),
         RevokeError::Unknown => Trouble::NotFound(error.to_string()),
-    }
-}
-
-fn login_view(target: &TargetName, login: credential::LoginView) -> LoginView {
-    LoginView {
-        target: target.clone(),
-        login: login.login.to_string(),
-        role: login.role,
-        identity: login.identity,
-        generation: login.generation,
-        minted_at: login.minted_at,
-        expires_at: login.expires_at,
-        holds: login.holds,
-        state: match login.state {
-            LoginState::Current => "current",
-            LoginState::Replaced => "replaced",
-            LoginState::Ending => "ending",
-        },
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::{Event, Facts, IdentityFacts, Record};
 use crate::domain::ids::ProviderName;
+use crate::domain::subscriber::subscriber;
 
 /// After this the counts are recorded and start anew.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -113,7 +114,10 @@ impl Strangers {
             };
             return self.identities.admit(Some(who), what, may_record);
         }
-        let address = facts.client.as_ref().map(|client| network(client.address.ip()));
+        let address = facts
+            .client
+            .as_ref()
+            .map(|client| subscriber(client.address.ip()));
         self.addresses.admit(address, (), may_record)
     }
 
@@ -151,17 +155,6 @@ impl Strangers {
         }
         *self = Self::default();
         sums
-    }
-}
-
-/// One subscriber holds a whole /64 of IPv6 and could use a new address for every attempt.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(six) => match six.to_ipv4_mapped() {
-            Some(four) => IpAddr::V4(four),
-            None => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() >> 64 << 64)),
-        },
     }
 }
 

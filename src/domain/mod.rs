@@ -13,6 +13,7 @@ pub mod ration;
 pub mod refusal;
 pub mod revocation;
 pub mod secret;
+pub mod subscriber;
 pub mod target;
 
 pub use access::AccessRequest;
@@ -26,4 +27,5 @@ pub use mistake::{Mistake, Place};
 pub use refusal::{Reason, Refusal, RefusalCode, Refuse};
 pub use revocation::{Revocation, Revocations};
 pub use secret::Secret;
+pub use subscriber::subscriber;
 pub use target::{DatabaseName, Engine, TargetName};

@@ -2,9 +2,11 @@
 //! the login is over. What an identity may have is the policy's business, later.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::subscriber::subscriber;
 
 /// Connections of one listener, logged in or not: a file descriptor and some 10 KiB each, and above
 /// what the busiest deployments of poolers report for one process.
@@ -71,7 +73,7 @@ impl Limits {
     }
 
     pub fn admit(&self, address: IpAddr) -> Result<Admission, TurnedAway> {
-        let whose = neighbourhood(address);
+        let whose = subscriber(address);
         let admitted = self.shared.enter(whose);
         if admitted.is_err() {
             self.shared.turned_away.fetch_add(1, Ordering::Relaxed);
@@ -137,17 +139,6 @@ impl Counts {
             if *count == 0 {
                 self.logging_in.remove(&whose);
             }
-        }
-    }
-}
-
-/// One subscriber has one IPv4 address but a whole /64 of IPv6.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
         }
     }
 }

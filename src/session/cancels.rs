@@ -2,9 +2,11 @@
 //! while, so that nobody can guess at keys. Requests carry no other proof than the key.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use crate::domain::subscriber::subscriber;
 
 /// Wrong keys of one address in a minute. Drivers send a wrong one only when a session ended just
 /// before its cancel, so this is a machine with many of those in the same minute; a guess has to hit
@@ -128,17 +130,6 @@ impl Guesses {
     fn is_over(&self, at: SystemTime) -> bool {
         let lasts = if self.is_too_many() { DEAF_FOR } else { WINDOW };
         at.duration_since(self.since).map_or(true, |past| past >= lasts)
-    }
-}
-
-/// One subscriber holds a whole /64 of IPv6 and could use a new address for every guess.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(six) => match six.to_ipv4_mapped() {
-            Some(four) => IpAddr::V4(four),
-            None => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() >> 64 << 64)),
-        },
     }
 }
 

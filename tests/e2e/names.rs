@@ -67,6 +67,24 @@ fn a_token_may_be_longer_than_any_password_field() {
 }
 
 #[test]
+fn the_servers_own_view_and_log_name_the_session() {
+    let world = World::start();
+    world.sql("ALTER SYSTEM SET log_line_prefix = 'application=%a '; ");
+    world.sql("ALTER SYSTEM SET log_statement = 'all'");
+    world.sql("SELECT pg_reload_conf()");
+    let name = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    let consumer = world.consumer();
+    let told = world.psql(&consumer, name).well();
+    let records = world.settled();
+    let session = of_event(&records, "session.opened")[0]["session"]
+        .as_str()
+        .unwrap();
+    assert_eq!(told, format!("e2e {session}"));
+    let log = std::fs::read_to_string(world.path("postgres/postgres.log")).unwrap();
+    assert!(log.contains(&format!("application=e2e {session} ")), "{log}");
+}
+
+#[test]
 fn a_user_with_several_roles_has_all_of_them_and_each_more_than_once() {
     let world = World::start();
     let writer = world.consumer();

@@ -17,11 +17,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::admin::client::{ApiAddress, Reach};
-use crate::admin::view::{
-    LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Rotated,
-};
+use crate::admin::view::{LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView};
 use crate::admin::{ApiDoor, Proxy, SocketDoor, Trouble, Waiting};
 use crate::audit::{AdminCall, AdminResult, Facts, JournalError};
+use crate::credential::Rotated;
 use crate::domain::{Claimed, Identity, Mistake, ProviderName, Secret, TargetName};
 use crate::identity::TokenError;
 use crate::policy::{self, AdminPermit, AdminRights, Policy, SourceText, Surroundings};
