@@ -202,13 +202,8 @@ impl Gate {
             return Err(refused(&facts, (RefusalCode::NotPermitted, Reason::Revoked)));
         }
 
-        let no_grant = || {
-            let own_roles = Vec::new();
-            (RefusalCode::NotPermitted, Reason::NoGrant { own_roles })
-        };
         let destination = shared.directory.find(&presented.database);
-        let Destination { target, database } =
-            destination.ok_or_else(|| refused(&facts, no_grant()))?.clone();
+        let Destination { target, database } = destination.ok_or_else(|| unknown(&facts))?.clone();
         facts.target = Some(target);
         facts.database = Some(database);
         facts.engine = Some(Engine::Postgres);
@@ -229,9 +224,16 @@ impl Gate {
         *on_record = Some(Arc::new(facts.clone()));
 
         let mut standing = Standing::new(snapshots, (session, peer.ip()), identity, &grant, now);
-        let connected = self
-            .lease_and_connect(session, &grant, &mut facts, &receipt, (&presented, &standing))
-            .await;
+        let mut watch = standing.clone();
+        let connecting =
+            self.lease_and_connect(session, &grant, &mut facts, &receipt, (&presented, &standing));
+        let connected = tokio::select! {
+            connected = connecting => connected,
+            // Whoever waits in line need not wait to its end to hear that it was in vain.
+            Notice { code, reason, .. } = watch.struck(shared.clock.as_ref()) => {
+                return Err(refused(&facts, (code, reason)));
+            }
+        };
         // First of all: whoever was struck meanwhile is told that, whatever else went wrong.
         let terms = match standing.still_holds(&grant, &snapshot, shared.clock.now()) {
             Ok(terms) => terms,
@@ -404,6 +406,12 @@ impl Gate {
             })
             .await;
     }
+}
+
+/// An unknown target reads like a denial.
+fn unknown(facts: &Facts) -> Refused {
+    let own_roles = Vec::new();
+    refused(facts, (RefusalCode::NotPermitted, Reason::NoGrant { own_roles }))
 }
 
 /// Asks the policy, and notes in the facts what it said.

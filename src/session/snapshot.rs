@@ -3,6 +3,7 @@
 //! A session subscribes before it decides and looks again after it has been let in, and from then on
 //! at every new snapshot: nothing can slip between.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::domain::access::AccessRequest;
+use crate::domain::clock::Clock;
 use crate::domain::identity::Identity;
 use crate::domain::ids::{RoleName, SessionId};
 use crate::domain::refusal::{Reason, RefusalCode};
@@ -66,7 +68,7 @@ pub(super) struct Terms {
 }
 
 /// What a session was admitted on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Standing {
     snapshots: Snapshots,
     session: SessionId,
@@ -131,6 +133,17 @@ impl Standing {
     pub(super) fn is_in_question(&self) -> bool {
         // An error says that nobody is left who could publish one.
         self.snapshots.has_changed().unwrap_or(false)
+    }
+
+    /// Ready when a snapshot grants the session no more. Cancel-safe.
+    pub(super) async fn struck(&mut self, clock: &dyn Clock) -> Notice {
+        while self.snapshots.changed().await.is_ok() {
+            if let Err(notice) = self.judge(clock.now()) {
+                return notice;
+            }
+        }
+        // Nobody is left who could publish one.
+        pending().await
     }
 
     /// The last look before the welcome: has anything changed since the snapshot that `grant` was

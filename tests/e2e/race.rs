@@ -212,6 +212,32 @@ fn strike(arena: &Arena, number: usize, client: &str, blow: Blow) -> Box<dyn FnO
 }
 
 #[test]
+fn who_waits_in_line_is_told_at_once() {
+    let mut world = World::without_proxy(15);
+    world.config.max_connections = 1;
+    // Longer than this test may take.
+    world.config.queue_timeout = "1h";
+    world.serve();
+    let (consumer, operator) = (world.consumer(), world.local_operator());
+    let other = world.caller(Shape::Okta, "order-consumer", "orders_writer");
+    world.runtime.block_on(async {
+        let holder = world.connect(&consumer, "").await.unwrap();
+        let door = world.door();
+        let waiting = tokio::spawn(async move { door.connect(&other, "orders", "").await.err().unwrap() });
+        while operator.done("GET", "/v1/pools", &Value::Null)["pools"][0]["waiting"] != 1 {
+            tokio::task::yield_now().await;
+        }
+        let wanted = json!({"client_id": "order-consumer", "provider": "okta"});
+        let asking = tokio::task::spawn_blocking(move || operator.done("POST", "/v1/revocations", &wanted));
+        let refused = waiting.await.unwrap();
+        assert_eq!(refused.as_db_error().unwrap().message(), "access was revoked");
+        asking.await.unwrap();
+        // Another provider's client of the same name is another.
+        holder.batch_execute("SELECT 1").await.unwrap();
+    });
+}
+
+#[test]
 fn no_session_survives_what_ended_it() {
     let full = std::env::var("GATEPOST_TEST_FULL").is_ok_and(|it| it == "1");
     // A thousand rounds, or a few of each kind.
