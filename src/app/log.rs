@@ -1,4 +1,4 @@
-//! What the process writes to standard error; `docs/operations.md` lists the fields.
+//! What the process writes to standard error; `docs/watching.md` lists the fields.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
