@@ -83,9 +83,10 @@ fn a_transaction_that_waits_too_long_for_its_client_is_rolled_back() {
         idle.batch_execute("SELECT 1").await.unwrap();
     });
     assert_eq!(world.sql("SELECT count(*) FROM orders"), "0");
-    let records = world.records();
+    let records = world.settled();
     let closed = of_event(&records, "session.closed");
     assert_eq!(closed[0]["detail"]["why"], "idle_in_transaction", "{closed:?}");
+    assert_eq!(closed[1]["detail"]["why"], "client_left", "{closed:?}");
     let outcomes = of_event(&records, "transaction.outcome");
     assert!(
         outcomes.iter().any(|it| it["detail"]["outcome"] == "aborted"),

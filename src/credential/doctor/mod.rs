@@ -58,7 +58,7 @@ pub struct LoginReport {
     pub disabled: bool,
     /// Connections that it has now.
     pub sessions: i64,
-    /// At most [`look::OBJECTS_MAX`] a database are told.
+    /// At most `OBJECTS_MAX` a database are told.
     pub objects: Vec<Object>,
     /// What is wrong with it, to be read after its name.
     pub wrong: Vec<String>,
