@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use gatepost::domain::{Random, Reason, RefusalCode, Refuse, Secret};
+use gatepost::domain::{Engine, Random, Reason, RefusalCode, Refuse, Secret};
 use gatepost::tls::{ClientSettings, ClientTls, Mode};
 use gatepost::upstream::{
     Budget, Checkout, CheckoutError, DialError, Pool, PoolKey, Settings, TargetAddress, reset,
@@ -107,6 +107,7 @@ fn run(command: &mut Command) {
 
 fn pool(port: u16, budget: &Arc<Budget>, change: impl FnOnce(&mut Settings)) -> Rc<Pool> {
     let client = ClientSettings {
+        engine: Engine::Postgres,
         mode: Mode::Disable,
         ca: None,
         client: None,
@@ -121,6 +122,7 @@ fn pool_over(
     change: impl FnOnce(&mut Settings),
 ) -> Rc<Pool> {
     let address = TargetAddress {
+        engine: Engine::Postgres,
         target: "orders".into(),
         host: "127.0.0.1".to_owned(),
         port,
@@ -517,6 +519,7 @@ async fn the_same_inside_tls() {
         one(&mut admin, "SELECT pg_reload_conf()").await;
 
         let client = ClientSettings {
+            engine: Engine::Postgres,
             mode: Mode::VerifyFull,
             ca: Some(ca),
             client: None,

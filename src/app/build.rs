@@ -158,8 +158,10 @@ fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
         settings::TlsMode::Require => tls::Mode::Require,
         settings::TlsMode::VerifyCa => tls::Mode::VerifyCa,
         settings::TlsMode::VerifyFull => tls::Mode::VerifyFull,
+        settings::TlsMode::Strict => tls::Mode::Strict,
     };
     let wanted = tls::ClientSettings {
+        engine: target.engine,
         mode,
         ca: target.tls.ca.clone(),
         client: target.tls.client.clone(),

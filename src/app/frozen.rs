@@ -16,6 +16,7 @@ pub(super) fn frozen(old: &Settings, new: &Settings) -> Vec<Mistake> {
     check(old.installation == new.installation, "installation");
     check(old.replica == new.replica, "replica");
     check(old.postgres == new.postgres, "listen.postgres");
+    check(old.sqlserver == new.sqlserver, "listen.sqlserver");
     check(old.metrics == new.metrics, "listen.metrics");
     check(old.api == new.api, "listen.api");
     check(old.admin_socket == new.admin_socket, "listen.admin_socket");
@@ -56,5 +57,6 @@ fn is_same(old: &Target, new: &Target) -> bool {
         && old.databases == new.databases
         && old.broker_user == new.broker_user
         && old.pool == new.pool
+        && old.contained == new.contained
         && old.tls.mode == new.tls.mode
 }

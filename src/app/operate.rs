@@ -120,7 +120,7 @@ impl Operations {
 
 impl Proxy for Operations {
     fn tls(&self) -> Option<Arc<ServerTls>> {
-        self.reloader.current().listener.tls.clone()
+        self.reloader.current().listeners.tls.clone()
     }
 
     fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Identity, TokenError>> {

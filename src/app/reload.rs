@@ -17,7 +17,7 @@ use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record};
 use crate::domain::{Mistake, Revocation, Revocations};
-use crate::session::ListenerSettings;
+use crate::session::door::{ListenerSettings, Listeners};
 use crate::session::snapshot::Snapshot;
 
 /// Everything that changes while the process runs, and the one place that changes it.
@@ -58,7 +58,7 @@ impl Reloader {
             policy: Arc::clone(&built.policy),
             verifier: Arc::clone(&shared.verifier),
             revocations: Arc::new(revoked.load()?),
-            listener: listener(&built),
+            listeners: listeners(&built),
             grace: built.settings.expiry_grace,
         };
         let (snapshots, receiver) = watch::channel(Arc::new(first));
@@ -146,7 +146,7 @@ impl Reloader {
             policy: Arc::clone(&new.policy),
             verifier: Arc::new(verifier),
             revocations: Arc::clone(&snapshot.revocations),
-            listener: listener(&new),
+            listeners: listeners(&new),
             grace: new.settings.expiry_grace,
         });
         tracing::info!(epoch, policy = %version, changed = changed.join(", "), "reloaded");
@@ -215,7 +215,7 @@ impl Reloader {
             policy: Arc::clone(&snapshot.policy),
             verifier: Arc::clone(&snapshot.verifier),
             revocations: new,
-            listener: snapshot.listener.clone(),
+            listeners: snapshot.listeners.clone(),
             grace: snapshot.grace,
         });
         Ok(())
@@ -237,10 +237,14 @@ impl Reloader {
     }
 }
 
-fn listener(built: &Built) -> ListenerSettings {
-    ListenerSettings {
-        tls: built.server_tls.clone().map(Arc::new),
-        allow_plaintext: built.settings.postgres.allow_plaintext,
+fn listeners(built: &Built) -> Listeners {
+    let tls = built.server_tls.clone().map(Arc::new);
+    Listeners {
+        postgres: built.settings.postgres.as_ref().map(|door| ListenerSettings {
+            tls: tls.clone(),
+            allow_plaintext: door.allow_plaintext,
+        }),
+        tls,
     }
 }
 

@@ -17,8 +17,10 @@ use crate::ingress::{Acceptor, Drain, Limits, ListenerId, ThreadIndex, Threads, 
 /// How long sessions may go on after the first signal. Orchestrators kill after 30 s by default; the
 /// rest of that time belongs to the logins and the journal.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(20);
-/// The one PostgreSQL listener.
+/// Clients of PostgreSQL come in here.
 pub const POSTGRES: ListenerId = ListenerId(0);
+/// And those of SQL Server here.
+pub const SQLSERVER: ListenerId = ListenerId(1);
 /// Signals that wait to be noticed; the second already ends everything.
 const SIGNALS_MAX: usize = 4;
 
@@ -85,7 +87,8 @@ pub fn hangups() -> Result<mpsc::Receiver<()>, RunError> {
 /// Listeners that are bound and do not accept yet.
 #[derive(Debug)]
 pub struct Doors {
-    postgres: Acceptor,
+    postgres: Option<Acceptor>,
+    sqlserver: Option<Acceptor>,
     metrics: Option<TcpListener>,
     api: Option<admin::ApiDoor>,
     socket: Option<admin::SocketDoor>,
@@ -96,7 +99,8 @@ pub struct Doors {
 /// Where the doors shall be.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    pub postgres: SocketAddr,
+    pub postgres: Option<SocketAddr>,
+    pub sqlserver: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub api: Option<SocketAddr>,
     pub admin_socket: Option<&'a Path>,
@@ -106,8 +110,12 @@ impl Doors {
     /// Binds everything, or nothing stays bound. Must be called inside the control runtime.
     pub async fn open(wanted: Wanted<'_>) -> Result<Self, RunError> {
         let refused = |address| move |source| RunError::Bind { address, source };
-        let postgres = wanted.postgres;
-        let postgres = Acceptor::bind(POSTGRES, postgres, Limits::default()).map_err(refused(postgres))?;
+        let accept = |id, address: Option<SocketAddr>| {
+            let bind = |address| Acceptor::bind(id, address, Limits::default()).map_err(refused(address));
+            address.map(bind).transpose()
+        };
+        let postgres = accept(POSTGRES, wanted.postgres)?;
+        let sqlserver = accept(SQLSERVER, wanted.sqlserver)?;
         let metrics = match wanted.metrics {
             Some(address) => Some(TcpListener::bind(address).await.map_err(refused(address))?),
             None => None,
@@ -122,6 +130,7 @@ impl Doors {
         };
         Ok(Self {
             postgres,
+            sqlserver,
             metrics,
             api,
             socket,
@@ -140,8 +149,13 @@ impl Doors {
     }
 
     /// Where PostgreSQL clients connect: tells the port when the configuration says 0.
-    pub fn postgres(&self) -> io::Result<SocketAddr> {
-        self.postgres.address()
+    pub fn postgres(&self) -> Option<io::Result<SocketAddr>> {
+        self.postgres.as_ref().map(Acceptor::address)
+    }
+
+    /// The same for SQL Server's.
+    pub fn sqlserver(&self) -> Option<io::Result<SocketAddr>> {
+        self.sqlserver.as_ref().map(Acceptor::address)
     }
 
     pub fn metrics(&self) -> Option<io::Result<SocketAddr>> {
@@ -175,7 +189,17 @@ impl Doors {
         if let Some(listener) = self.metrics {
             tokio::spawn(admin::serve(listener, watch, self.stop_admin.subscribe()));
         }
-        let accepting = self.postgres.run(threads.dispatcher(), drain.signal());
+        let (dispatcher, signal) = (threads.dispatcher(), drain.signal());
+        let accept = |acceptor: Option<Acceptor>| {
+            let (dispatcher, signal) = (dispatcher.clone(), signal.clone());
+            async move {
+                if let Some(acceptor) = acceptor {
+                    acceptor.run(dispatcher, signal).await;
+                }
+            }
+        };
+        let (postgres, sqlserver) = (accept(self.postgres), accept(self.sqlserver));
+        let accepting = async { _ = tokio::join!(postgres, sqlserver) };
         let ending = accept_and_drain(accepting, &drain, drain_within, &mut signals).await;
         // Joining blocks, and a session that ends may need the control runtime meanwhile.
         let joined = tokio::task::spawn_blocking(move || threads.stop()).await;
@@ -261,13 +285,17 @@ mod tests {
     ) {
         let any = "127.0.0.1:0".parse().unwrap();
         let wanted = Wanted {
-            postgres: any,
+            postgres: Some(any),
+            sqlserver: None,
             metrics: Some(any),
             api: None,
             admin_socket: None,
         };
         let doors = Doors::open(wanted).await.unwrap();
-        let (address, metrics) = (doors.postgres().unwrap(), doors.metrics().unwrap().unwrap());
+        let (address, metrics) = (
+            doors.postgres().unwrap().unwrap(),
+            doors.metrics().unwrap().unwrap(),
+        );
         let (stop, signals) = mpsc::channel(SIGNALS_MAX);
         let plan = Plan {
             threads: 2,

@@ -30,7 +30,7 @@ use crate::ingress::{Client, Drain, ThreadIndex, World};
 use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
 use crate::session::snapshot::Snapshots;
-use crate::session::{self, Counters, Gate, WrongKeys};
+use crate::session::{self, Counters, Door, Gate, WrongKeys};
 use crate::sql::fingerprint;
 use crate::tls::{ClientTls, SystemRandom};
 use crate::upstream::dial::TargetAddress;
@@ -76,7 +76,8 @@ pub(super) struct Shared {
 /// Where the doors are, once they are open.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    pub postgres: SocketAddr,
+    pub postgres: Option<SocketAddr>,
+    pub sqlserver: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub api: Option<SocketAddr>,
 }
@@ -116,7 +117,8 @@ async fn serve_inside(
     let shared = Arc::new(share(&built, &control)?);
     let settings = &built.settings;
     let wanted = Wanted {
-        postgres: settings.postgres.address,
+        postgres: settings.postgres.as_ref().map(|door| door.address),
+        sqlserver: settings.sqlserver.as_ref().map(|it| it.door.address),
         metrics: settings.metrics,
         api: settings.api,
         admin_socket: settings.admin_socket.as_deref(),
@@ -176,11 +178,13 @@ impl World for ThreadWorld {
         let Client {
             stream,
             peer,
+            listener,
             mut admission,
-            ..
         } = client;
         let gate = Rc::clone(&self.gate);
-        gate.serve(stream, peer, || admission.logged_in()).await;
+        let _ = listener;
+        gate.serve(Door::Postgres, stream, peer, || admission.logged_in())
+            .await;
     }
 }
 
@@ -250,7 +254,7 @@ fn directory(targets: &[Target]) -> Directory {
                 target: target.name.clone(),
                 database: database.name.clone(),
             };
-            directory.offer(destination, Some(&database.asked_as));
+            directory.offer(target.engine, destination, Some(&database.asked_as));
         }
     }
     directory
@@ -278,8 +282,14 @@ fn record(journal: &Journal, facts: Facts, event: Event) {
 }
 
 fn announce(doors: &Doors) -> Option<Addresses> {
-    let postgres = doors.postgres().ok()?;
-    tracing::info!(address = %postgres, "accepting PostgreSQL clients");
+    let postgres = doors.postgres().transpose().ok()?;
+    if let Some(address) = postgres {
+        tracing::info!(%address, "accepting PostgreSQL clients");
+    }
+    let sqlserver = doors.sqlserver().transpose().ok()?;
+    if let Some(address) = sqlserver {
+        tracing::info!(%address, "accepting SQL Server clients");
+    }
     let metrics = doors.metrics().and_then(Result::ok);
     if let Some(address) = metrics {
         tracing::info!(%address, "answering operators");
@@ -293,6 +303,7 @@ fn announce(doors: &Doors) -> Option<Addresses> {
     }
     Some(Addresses {
         postgres,
+        sqlserver,
         metrics,
         api,
     })
@@ -343,6 +354,7 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
 pub(super) fn target_address(target: &Target, tls: &ClientTls) -> TargetAddress {
     TargetAddress {
         target: target.name.clone(),
+        engine: target.engine,
         host: target.host.clone(),
         port: target.port,
         tls: tls.clone(),

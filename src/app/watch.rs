@@ -254,7 +254,7 @@ impl Watched {
     /// When certificates expire: the one that clients see, and the ones that targets see.
     fn certificates(&self, page: &mut Page) {
         let snapshot = self.reloader.current();
-        let ours = snapshot.listener.tls.iter().map(|tls| ("", tls.not_after()));
+        let ours = snapshot.listeners.tls.iter().map(|tls| ("", tls.not_after()));
         let mut expiries = page.family(
             "gatepost_tls_certificate_expiry_seconds",
             Kind::Gauge,

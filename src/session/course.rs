@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::audit::record::{Event, Facts, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
-use crate::session::conversation::Conversation;
+use crate::session::dialogue::Dialogue;
+use crate::session::farewell::take_leave;
 use crate::session::front::Front;
 use crate::session::ledger::Ledger;
 use crate::session::notices::Notices;
-use crate::session::postgres::{PostgresFront, take_leave};
 use crate::session::relay::{Ending, Relay, Surroundings};
 use crate::session::{Gate, Opened};
 use crate::upstream::checkout::Checkout;
@@ -38,7 +38,7 @@ impl Closing {
 
 impl Gate {
     /// Welcome, relay, and what is left to do behind them.
-    pub(super) async fn converse(&self, mut front: PostgresFront, opened: Opened, session: SessionId) {
+    pub(super) async fn converse(&self, mut front: impl Front, opened: Opened, session: SessionId) {
         let Opened {
             facts,
             correlation,
@@ -57,15 +57,17 @@ impl Gate {
             .as_ref()
             .and_then(|client| client.application.as_deref());
         let welcome = front.welcome(permit, application, &checkout, &desk).await;
-        let parts = front.into_parts();
-        let (Ok(()), Some((mut client, already_read))) = (welcome, parts) else {
+        if welcome.is_err() {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
-        };
+        }
         let counters = self.shared.counters.target(facts.target.as_ref());
         let present = counters.enter();
         let notices = Notices::new(&facts, &self.shared.counters);
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation, counters);
-        let mut conversation = Conversation::new(session, ledger, &self.probe_name(), checkout.parameters());
+        let mut dialogue = front.dialogue(session, ledger, &checkout, self.nonce());
+        let Some((mut client, already_read)) = front.into_parts() else {
+            return self.close(checkout, Closing::before_it_began(), &facts).await;
+        };
         let surroundings = Surroundings {
             journal: &self.shared.journal,
             clock: self.shared.clock.as_ref(),
@@ -78,28 +80,32 @@ impl Gate {
             grace,
         };
         let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
-        let ending = relay.run(&mut conversation).await;
+        let ending = relay.run(&mut dialogue).await;
         let outbound = relay.into_outbound();
-        self.abandon(&mut conversation, &notices);
+        self.abandon(&mut dialogue, &notices);
         let (why, refusal) = self.why(ending, session, &notices);
         let closing = Closing {
             why,
             reason: refusal.as_ref().map(Refusal::sentence),
-            transactions: conversation.transactions(),
-            clean: conversation.leaves_clean(),
+            transactions: dialogue.transactions(),
+            clean: dialogue.leaves_clean(),
         };
         // A client that does not read must not keep what it no longer has a right to.
         let let_go = async {
-            if conversation.is_running_client_statement() {
+            if dialogue.is_running_client_statement()
+                && let Some(canceller) = checkout.canceller()
+            {
                 // Nobody waits for it any more.
-                let _ = checkout.canceller().cancel().await;
+                let _ = canceller.cancel().await;
             }
             self.close(checkout, closing, &facts).await;
             drop((place, lease, seats, desk, present));
         };
         match refusal {
             Some(refusal) => {
-                tokio::join!(take_leave(client, outbound, refusal), let_go);
+                let mut text = Vec::new();
+                dialogue.put_farewell(&mut text, &refusal);
+                tokio::join!(take_leave(client, outbound, &text), let_go);
             }
             None => {
                 drop(client);
@@ -109,8 +115,8 @@ impl Gate {
     }
 
     /// A transaction that was open when one side went.
-    fn abandon(&self, conversation: &mut Conversation, notices: &Notices) {
-        let record = conversation.abandon(self.shared.clock.now());
+    fn abandon(&self, dialogue: &mut impl Dialogue, notices: &Notices) {
+        let record = dialogue.abandon(self.shared.clock.now());
         if let Some(Err(error)) = record.map(|record| self.shared.journal.submit(record)) {
             let clock = self.shared.clock.as_ref();
             notices.unrecorded(&error, "an open transaction could not be recorded", clock);
@@ -177,10 +183,9 @@ impl Gate {
         }
     }
 
-    /// A name that no client hits by accident.
-    fn probe_name(&self) -> String {
+    fn nonce(&self) -> u64 {
         let mut bytes = [0; 8];
         self.shared.random.fill(&mut bytes);
-        format!("gatepost_probe_{:016x}", u64::from_be_bytes(bytes))
+        u64::from_be_bytes(bytes)
     }
 }

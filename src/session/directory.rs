@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 /// A database as a listener offers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,29 +12,30 @@ pub struct Destination {
     pub database: DatabaseName,
 }
 
-/// The databases of one listener by the names that clients use: the database's own name or its
-/// alias, and always `target/database`.
+/// The databases by the names that clients use: the database's own name or its alias, and always
+/// `target/database`. A listener offers those of the engine whose protocol it speaks.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    by_name: HashMap<String, Destination>,
+    by_name: HashMap<Engine, HashMap<String, Destination>>,
 }
 
 impl Directory {
     /// Offers a database under `alias`, or under its own name. Returns false if the name is taken,
     /// in which case nothing changes.
-    pub fn offer(&mut self, destination: Destination, alias: Option<&str>) -> bool {
+    pub fn offer(&mut self, engine: Engine, destination: Destination, alias: Option<&str>) -> bool {
         let name = alias.unwrap_or_else(|| destination.database.as_str()).to_owned();
         let long = format!("{}/{}", destination.target, destination.database);
-        if self.by_name.contains_key(&name) {
+        let names = self.by_name.entry(engine).or_default();
+        if names.contains_key(&name) {
             return false;
         }
-        self.by_name.insert(name, destination.clone());
-        self.by_name.insert(long, destination);
+        names.insert(name, destination.clone());
+        names.insert(long, destination);
         true
     }
 
-    pub fn find(&self, name: &str) -> Option<&Destination> {
-        self.by_name.get(name)
+    pub fn find(&self, engine: Engine, name: &str) -> Option<&Destination> {
+        self.by_name.get(&engine)?.get(name)
     }
 }
 
@@ -52,12 +53,36 @@ mod tests {
     #[test]
     fn names_are_unique_per_listener() {
         let mut directory = Directory::default();
-        assert!(directory.offer(destination("a", "orders"), None));
-        assert!(!directory.offer(destination("b", "orders"), None));
-        assert!(directory.offer(destination("b", "orders"), Some("orders-eu")));
-        assert_eq!(directory.find("orders").unwrap().target.as_str(), "a");
-        assert_eq!(directory.find("orders-eu").unwrap().target.as_str(), "b");
-        assert_eq!(directory.find("b/orders").unwrap().target.as_str(), "b");
-        assert!(directory.find("other").is_none());
+        assert!(directory.offer(Engine::Postgres, destination("a", "orders"), None));
+        assert!(!directory.offer(Engine::Postgres, destination("b", "orders"), None));
+        assert!(directory.offer(Engine::Postgres, destination("b", "orders"), Some("orders-eu")));
+        assert_eq!(
+            directory
+                .find(Engine::Postgres, "orders")
+                .unwrap()
+                .target
+                .as_str(),
+            "a"
+        );
+        assert_eq!(
+            directory
+                .find(Engine::Postgres, "orders-eu")
+                .unwrap()
+                .target
+                .as_str(),
+            "b"
+        );
+        assert_eq!(
+            directory
+                .find(Engine::Postgres, "b/orders")
+                .unwrap()
+                .target
+                .as_str(),
+            "b"
+        );
+        assert!(directory.find(Engine::Postgres, "other").is_none());
+        // The other protocol's listener has names of its own.
+        assert!(directory.find(Engine::SqlServer, "orders").is_none());
+        assert!(directory.offer(Engine::SqlServer, destination("c", "orders"), None));
     }
 }

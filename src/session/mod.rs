@@ -7,10 +7,12 @@
 
 mod alarms;
 mod cancels;
-mod conversation;
 pub mod counters;
 mod course;
+mod dialogue;
 pub mod directory;
+pub mod door;
+mod farewell;
 mod front;
 mod lane;
 mod ledger;
@@ -21,8 +23,6 @@ pub mod registry;
 mod relay;
 pub mod roster;
 pub mod snapshot;
-mod startup;
-mod statements;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,7 +30,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::audit::journal::{Journal, JournalError, Receipt};
@@ -42,7 +41,7 @@ use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
-use crate::domain::target::{Engine, TargetName};
+use crate::domain::target::TargetName;
 use crate::policy::{Decision, Grant, Policy};
 use crate::upstream::DialError;
 use crate::upstream::checkout::Checkout;
@@ -52,10 +51,9 @@ use crate::upstream::share::{Holder, Share};
 pub use cancels::WrongKeys;
 pub use counters::{Counters, TargetCounters};
 use directory::{Destination, Directory};
+pub use door::{Door, Listeners};
 use front::{Front, Opening, Presented, WelcomePermit};
 use notices::{Notices, chain};
-pub use postgres::ListenerSettings;
-use postgres::PostgresFront;
 use prelude::{Prelude, PreludeError};
 use registry::{CancelDesk, Registry, Seat};
 use roster::Place;
@@ -123,10 +121,8 @@ impl Gate {
     }
 
     /// One client connection. `logged_in` is called when it counts as a session.
-    pub async fn serve(self: Rc<Self>, socket: TcpStream, peer: SocketAddr, logged_in: impl FnOnce()) {
+    async fn converse_by<F: Front>(self: Rc<Self>, mut front: F, peer: SocketAddr, logged_in: impl FnOnce()) {
         let session = SessionId::random(self.shared.random.as_ref());
-        let listener = self.shared.snapshots.borrow().listener.clone();
-        let mut front = PostgresFront::new(socket, listener);
         let presented = match front.open().await {
             Opening::Presented(presented) => presented,
             Opening::Cancel { process, key } => {
@@ -141,7 +137,7 @@ impl Gate {
         };
         let mut recorded = None;
         let opened = tokio::select! {
-            opened = self.open(session, peer, presented, &mut recorded) => Some(opened),
+            opened = self.open::<F>(session, peer, presented, &mut recorded) => Some(opened),
             () = front.gone() => None,
         };
         match opened {
@@ -176,7 +172,7 @@ impl Gate {
 
     /// The security flow, written once: verify, register, decide, record, lease, check out, and look
     /// whether what it was decided on still holds.
-    async fn open(
+    async fn open<F: Front>(
         &self,
         session: SessionId,
         peer: SocketAddr,
@@ -202,11 +198,11 @@ impl Gate {
             return Err(refused(&facts, (RefusalCode::NotPermitted, Reason::Revoked)));
         }
 
-        let destination = shared.directory.find(&presented.database);
+        let destination = shared.directory.find(F::ENGINE, &presented.database);
         let Destination { target, database } = destination.ok_or_else(|| unknown(&facts))?.clone();
         facts.target = Some(target);
         facts.database = Some(database);
-        facts.engine = Some(Engine::Postgres);
+        facts.engine = Some(F::ENGINE);
 
         let grant = decide(
             &snapshot.policy,
@@ -226,7 +222,7 @@ impl Gate {
         let mut standing = Standing::new(snapshots, (session, peer.ip()), identity, &grant, now);
         let mut watch = standing.clone();
         let connecting =
-            self.lease_and_connect(session, &grant, &mut facts, &receipt, (&presented, &standing));
+            self.lease_and_connect::<F>(session, &grant, &mut facts, &receipt, (&presented, &standing));
         let connected = tokio::select! {
             connected = connecting => connected,
             // Whoever waits in line need not wait to its end to hear that it was in vain.
@@ -241,7 +237,9 @@ impl Gate {
         };
         let (lease, checkout) = connected?;
         place.note(&Arc::new(facts.clone()));
-        let desk = shared.registry.open_desk(presented.minor, shared.random.as_ref());
+        let desk = shared
+            .registry
+            .open_desk(presented.cancel_key_bytes, shared.random.as_ref());
         let desk = desk.ok_or_else(|| refused(&facts, (RefusalCode::Internal, Reason::Internal)))?;
         Ok(Opened {
             facts: Arc::new(facts),
@@ -274,7 +272,7 @@ impl Gate {
 
     /// Grant and receipt become a login, and the login an upstream connection. A login that was
     /// tampered with is replaced once.
-    async fn lease_and_connect(
+    async fn lease_and_connect<F: Front>(
         &self,
         session: SessionId,
         grant: &Grant,
@@ -284,7 +282,7 @@ impl Gate {
     ) -> Result<(LeaseHold, Checkout), Refused> {
         let lease = self.lease(grant, facts, receipt).await?;
         match self
-            .connect(session, share(grant), facts, &lease, presented)
+            .connect::<F>(session, share(grant), facts, &lease, presented)
             .await
         {
             Ok(checkout) => return Ok((lease, checkout)),
@@ -295,7 +293,7 @@ impl Gate {
         }
         let lease = self.lease(grant, facts, receipt).await?;
         match self
-            .connect(session, share(grant), facts, &lease, presented)
+            .connect::<F>(session, share(grant), facts, &lease, presented)
             .await
         {
             Ok(checkout) => Ok((lease, checkout)),
@@ -314,7 +312,7 @@ impl Gate {
     }
 
     /// The login becomes an upstream connection with this session's settings.
-    async fn connect(
+    async fn connect<F: Front>(
         &self,
         session: SessionId,
         share: Share,
@@ -361,8 +359,9 @@ impl Gate {
             application: presented.application.as_deref(),
             session,
             correlation: presented.correlation.as_ref(),
+            facts,
         };
-        match prelude::play(&mut checkout, &prelude).await {
+        match F::prepare(&mut checkout, &prelude).await {
             Ok(()) => Ok(checkout),
             Err(PreludeError::Tampered { what }) => {
                 tampered(format!("it {what}"));
@@ -377,7 +376,7 @@ impl Gate {
     }
 
     /// Tells a client no, and writes down that it was told.
-    async fn refuse(&self, front: PostgresFront, refused: Refused, session: SessionId) {
+    async fn refuse(&self, front: impl Front, refused: Refused, session: SessionId) {
         self.shared.counters.refused(refused.code);
         let notices = Notices::new(&refused.facts, &self.shared.counters);
         let told = notices.refused(&refused, self.shared.clock.as_ref());

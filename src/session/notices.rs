@@ -12,8 +12,8 @@ use crate::domain::clock::Clock;
 use crate::domain::ration::{Portion, Ration};
 use crate::domain::refusal::RefusalCode;
 use crate::session::Refused;
-use crate::session::conversation::Fault;
 use crate::session::counters::Counters;
+use crate::session::dialogue::Fault;
 use crate::upstream::dial::DialError;
 use crate::upstream::reset::ResetError;
 

@@ -17,10 +17,6 @@ use crate::session::roster::{Place, Roster, SessionView};
 /// Tries at finding a process number that no live session has; with 2^31 numbers the first is free.
 const PROCESS_TRIES: usize = 64;
 
-/// Bytes of a cancel key: 4 is all that protocol 3.0 has room for, 32 is what servers give at 3.2.
-const KEY_BYTES_3_0: usize = 4;
-const KEY_BYTES_3_2: usize = 32;
-
 /// Cancel requests that wait for their session. A driver sends one at a time, a person who is impatient
 /// some; further ones are dropped.
 const REQUESTS_WAITING_MAX: usize = 8;
@@ -77,10 +73,9 @@ pub(super) struct Seat {
 }
 
 impl Registry {
-    /// Issues a cancel key of our own for a session that speaks protocol 3.`minor`.
-    pub(super) fn open_desk(&self, minor: u16, random: &dyn Random) -> Option<CancelDesk> {
-        let length = if minor >= 2 { KEY_BYTES_3_2 } else { KEY_BYTES_3_0 };
-        let mut key = vec![0; length];
+    /// Issues a cancel key of our own, as long as the client has room for.
+    pub(super) fn open_desk(&self, key_bytes: usize, random: &dyn Random) -> Option<CancelDesk> {
+        let mut key = vec![0; key_bytes];
         random.fill(&mut key);
         let (request, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
         for _ in 0..PROCESS_TRIES {
@@ -238,7 +233,7 @@ mod tests {
     fn a_cancel_needs_the_whole_key_and_a_live_session() {
         let registry = Registry::default();
         let random = Counting(std::sync::atomic::AtomicU32::new(1));
-        let mut desk = registry.open_desk(2, &random).unwrap();
+        let mut desk = registry.open_desk(32, &random).unwrap();
         let heard = Cell::new(0);
         for key in [&desk.key[..31], &[0; 32][..], &desk.key[..]] {
             let right = registry.cancel(desk.process, key).is_some();
@@ -258,7 +253,7 @@ mod tests {
     async fn who_cancels_waits_until_the_session_has_dealt_with_it() {
         let registry = Registry::default();
         let random = Counting(std::sync::atomic::AtomicU32::new(1));
-        let mut desk = registry.open_desk(0, &random).unwrap();
+        let mut desk = registry.open_desk(4, &random).unwrap();
         let (process, key) = (desk.process, desk.key.clone());
         let mut asked = std::pin::pin!(registry.cancel(process, &key).unwrap());
         let request = tokio::select! {

@@ -1,4 +1,4 @@
-//! Moves bytes between a client and its database as the conversation judges them: one task, no
+//! Moves bytes between a client and its database as the dialogue judges them: one task, no
 //! channels, one read and one vectored write per direction and turn.
 
 use std::future::poll_fn;
@@ -18,7 +18,7 @@ use crate::audit::journal::Journal;
 use crate::domain::clock::Clock;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::alarms::{Alarm, Alarms};
-use crate::session::conversation::{Conversation, Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
+use crate::session::dialogue::{Cancelling, Demand, Dialogue, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
 use crate::session::notices::Notices;
 use crate::session::registry::CancelRequest;
@@ -107,7 +107,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Runs until one side leaves or the session has to end.
-    pub(super) async fn run(&mut self, conversation: &mut Conversation) -> Ending {
+    pub(super) async fn run(&mut self, dialogue: &mut impl Dialogue) -> Ending {
         let mut alarms = Alarms::new(
             self.around.terms.limits.clone(),
             self.instant(self.around.terms.ends_at),
@@ -117,7 +117,7 @@ impl<'a> Relay<'a> {
         // What happened while the session was let in.
         self.look_up(&mut alarms, &mut over);
         loop {
-            match self.judge(conversation).await {
+            match self.judge(dialogue).await {
                 Ok(None) => {}
                 Ok(Some(ending)) => return ending,
                 Err(fault) => {
@@ -125,24 +125,24 @@ impl<'a> Relay<'a> {
                     return refused(&fault);
                 }
             }
-            if let Some(over) = over.take_if(|_| conversation.is_at_rest()) {
+            if let Some(over) = over.take_if(|_| dialogue.is_at_rest()) {
                 return over.ending();
             }
-            self.note_activity(conversation, &mut alarms);
+            self.note_activity(dialogue, &mut alarms);
             match self.event(&mut alarms).await {
                 Ok(Event::Moved) => {}
-                Ok(Event::ClientClosed) => return self.drain_server(conversation).await,
+                Ok(Event::ClientClosed) => return self.drain_server(dialogue).await,
                 Ok(Event::ServerClosed) => return Ending::ServerLost,
-                Ok(Event::Cancel(request)) => self.cancel(conversation, Some(request)),
+                Ok(Event::Cancel(request)) => self.cancel(dialogue, Some(request)),
                 Ok(Event::Alarm(alarm)) => {
-                    if let Some(ending) = self.alarmed(alarm, conversation, &mut alarms, &mut over) {
+                    if let Some(ending) = self.alarmed(alarm, dialogue, &mut alarms, &mut over) {
                         return ending;
                     }
                 }
                 Err((side, error)) => {
                     self.around.notices.broke(side.label(), &error);
                     return match side {
-                        Side::Client => self.drain_server(conversation).await,
+                        Side::Client => self.drain_server(dialogue).await,
                         Side::Server => Ending::ServerLost,
                     };
                 }
@@ -154,7 +154,7 @@ impl<'a> Relay<'a> {
     fn alarmed(
         &mut self,
         alarm: Alarm,
-        conversation: &mut Conversation,
+        dialogue: &mut impl Dialogue,
         alarms: &mut Alarms,
         over: &mut Option<Over>,
     ) -> Option<Ending> {
@@ -166,8 +166,8 @@ impl<'a> Relay<'a> {
                 None => announce(self.around.terms.notice.clone(), alarms, over),
             },
             Alarm::StatementTimeout(limit) => {
-                conversation.timed_out(limit);
-                self.cancel(conversation, None);
+                dialogue.timed_out(limit);
+                self.cancel(dialogue, None);
             }
             Alarm::CancelIgnored(limit) => {
                 let reason = Reason::StatementTimeout { limit };
@@ -210,12 +210,12 @@ impl<'a> Relay<'a> {
     }
 
     /// What the rule's timers and the operators' list go by.
-    fn note_activity(&mut self, conversation: &Conversation, alarms: &mut Alarms) {
-        let activity = conversation.activity();
+    fn note_activity(&mut self, dialogue: &impl Dialogue, alarms: &mut Alarms) {
+        let activity = dialogue.activity();
         if alarms.note(activity) {
             self.around
                 .place
-                .is_doing(activity.doing(), conversation.transactions());
+                .is_doing(activity.doing(), dialogue.transactions());
         }
     }
 
@@ -226,12 +226,12 @@ impl<'a> Relay<'a> {
     }
 
     /// Judges both directions until neither can go on without more bytes.
-    async fn judge(&mut self, conversation: &mut Conversation) -> Result<Option<Ending>, Fault> {
+    async fn judge(&mut self, dialogue: &mut impl Dialogue) -> Result<Option<Ending>, Fault> {
         loop {
             let now = self.around.clock.now();
-            let from_server = conversation.judge_server(&mut self.to_client, &mut self.to_server, now)?;
-            self.submit(conversation);
-            if let Some(ending) = self.verdict(from_server, conversation, Side::Server).await {
+            let from_server = dialogue.judge_server(&mut self.to_client, &mut self.to_server, now)?;
+            self.submit(dialogue);
+            if let Some(ending) = self.verdict(from_server, dialogue, Side::Server).await {
                 if let Some(ending) = ending {
                     return Ok(Some(ending));
                 }
@@ -240,11 +240,11 @@ impl<'a> Relay<'a> {
             if self.to_server.is_backed_up() {
                 return Ok(None);
             }
-            if conversation.owes_nothing() {
+            if dialogue.owes_nothing() {
                 self.settle_cancels().await;
             }
-            let from_client = conversation.judge_client(&mut self.to_server, now)?;
-            match self.verdict(from_client, conversation, Side::Client).await {
+            let from_client = dialogue.judge_client(&mut self.to_server, &mut self.to_client, now)?;
+            match self.verdict(from_client, dialogue, Side::Client).await {
                 Some(None) => {}
                 Some(ending) => return Ok(ending),
                 None => return Ok(None),
@@ -256,7 +256,7 @@ impl<'a> Relay<'a> {
     async fn verdict(
         &mut self,
         verdict: Verdict,
-        conversation: &mut Conversation,
+        dialogue: &mut impl Dialogue,
         side: Side,
     ) -> Option<Option<Ending>> {
         let demand = match verdict {
@@ -272,15 +272,15 @@ impl<'a> Relay<'a> {
         };
         match demand {
             Demand::Intent(record) => match self.around.journal.append(record).await {
-                Ok(_receipt) => conversation.intent_written(&mut self.to_server),
+                Ok(_receipt) => dialogue.intent_written(&mut self.to_server),
                 Err(error) => {
                     let what = "an intent could not be written; the work is refused";
                     self.around.notices.unrecorded(&error, what, self.around.clock);
-                    conversation.intent_failed(Reason::JournalFailed, &mut self.to_server);
+                    dialogue.intent_failed(Reason::JournalFailed, &mut self.to_server, &mut self.to_client);
                 }
             },
             Demand::Outcome(record) => match self.around.journal.append(record).await {
-                Ok(_receipt) => conversation.outcome_written(),
+                Ok(_receipt) => dialogue.outcome_written(),
                 Err(error) => {
                     // Without its record the commit must not be acknowledged; its intent is on disk.
                     let what = "an outcome could not be written; the session ends";
@@ -296,8 +296,8 @@ impl<'a> Relay<'a> {
     }
 
     /// Records that nobody waits for. If the journal takes them no longer, the next intent fails.
-    fn submit(&self, conversation: &mut Conversation) {
-        for record in conversation.take_records() {
+    fn submit(&self, dialogue: &mut impl Dialogue) {
+        for record in dialogue.take_records() {
             if let Err(error) = self.around.journal.submit(record) {
                 let what = "an outcome could not be recorded";
                 self.around.notices.unrecorded(&error, what, self.around.clock);
@@ -316,13 +316,14 @@ impl<'a> Relay<'a> {
 
     /// Sends a cancel on, if the client has something running that it can be meant for. `request` when it
     /// is the client's own, none when a timer asks.
-    fn cancel(&mut self, conversation: &mut Conversation, request: Option<CancelRequest>) {
+    fn cancel(&mut self, dialogue: &mut impl Dialogue, request: Option<CancelRequest>) {
         let under_way = self.cancelling.as_ref().is_some_and(|task| !task.is_finished());
-        if under_way || !conversation.is_running_client_statement() {
+        if under_way || dialogue.cancel(&mut self.to_server) == Cancelling::Settled {
             return;
         }
-        let canceller = self.upstream.canceller();
-        conversation.cancel_sent();
+        let Some(canceller) = self.upstream.canceller() else {
+            return;
+        };
         let notices = self.around.notices.clone();
         self.cancelling = Some(tokio::task::spawn_local(async move {
             if let Err(error) = canceller.cancel().await {
@@ -333,17 +334,17 @@ impl<'a> Relay<'a> {
     }
 
     /// The client is gone. What it left running is waited for as long as its outcome matters.
-    async fn drain_server(&mut self, conversation: &mut Conversation) -> Ending {
+    async fn drain_server(&mut self, dialogue: &mut impl Dialogue) -> Ending {
         let limit = sleep_until(Instant::now() + self.around.grace);
         let mut limit = std::pin::pin!(limit);
-        while conversation.is_committing() {
-            match self.judge(conversation).await {
+        while dialogue.is_committing() {
+            match self.judge(dialogue).await {
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => break,
             }
             // Nobody reads what the server says.
             self.to_client.clear_output();
-            if !conversation.is_committing() {
+            if !dialogue.is_committing() {
                 break;
             }
             let moved = poll_fn(|turn| {
@@ -567,7 +568,7 @@ fn refused(fault: &Fault) -> Ending {
             };
             Ending::Refused(RefusalCode::ProtocolViolation, reason)
         }
-        Fault::Server(_) | Fault::Turn(_) => {
+        Fault::Server(_) | Fault::OutOfTurn { .. } => {
             Ending::Refused(RefusalCode::TargetUnavailable, Reason::TargetDown)
         }
     }

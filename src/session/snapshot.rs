@@ -19,7 +19,7 @@ use crate::domain::revocation::Revocations;
 use crate::domain::target::{DatabaseName, TargetName};
 use crate::identity::Verifier;
 use crate::policy::{Decision, Grant, Limits, Policy};
-use crate::session::postgres::ListenerSettings;
+use crate::session::door::Listeners;
 
 /// What an operator ended may finish what it has open within this time: together with the work of
 /// ending its login it stays below the second that a revocation promises.
@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub policy: Arc<Policy>,
     pub verifier: Arc<Verifier>,
     pub revocations: Arc<Revocations>,
-    pub listener: ListenerSettings,
+    pub listeners: Listeners,
     /// How long a transaction that is open when its session ends may still commit.
     pub grace: Duration,
 }

@@ -8,14 +8,14 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{ServerName, TrustAnchor};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::domain::Secret;
+use crate::domain::{Engine, Secret};
 use crate::tls::stream::Stream;
 use crate::tls::verifier::AnyName;
-use crate::tls::{ALPN_POSTGRESQL, TlsError, pem, provider};
+use crate::tls::{ALPN_POSTGRESQL, ALPN_TDS, TlsError, pem, provider};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -25,10 +25,14 @@ pub enum Mode {
     /// Signed by the CA, whatever its name.
     VerifyCa,
     VerifyFull,
+    /// As `VerifyFull`; TLS stands before everything else (TDS 8.0).
+    Strict,
 }
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
+    /// Whose protocol is spoken inside.
+    pub engine: Engine,
     pub mode: Mode,
     /// `None`: the machine's own authorities.
     pub ca: Option<PathBuf>,
@@ -65,14 +69,18 @@ impl ClientTls {
                 roots: Some(authorities(settings.ca.as_deref())?),
                 provider: provider(),
             }),
-            Mode::VerifyFull => full(authorities(settings.ca.as_deref())?)?,
+            Mode::VerifyFull | Mode::Strict => full(authorities(settings.ca.as_deref())?)?,
         };
-        let mut config = config(verifier, settings.client.as_ref())?;
+        let mut config = config(versions(settings), verifier, settings.client.as_ref())?;
         let file = settings.client.as_ref().map(|(file, _)| file);
         let times = file.map(|file| pem::times(file, &pem::certificates(file)?));
         let not_after = times.transpose()?.map(|(_, not_after)| not_after);
-        // libpq offers it too; servers before 17 ignore it.
-        config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
+        config.alpn_protocols = match (settings.engine, settings.mode) {
+            // libpq offers it too; servers before 17 ignore it.
+            (Engine::Postgres, _) => vec![ALPN_POSTGRESQL.to_vec()],
+            (Engine::SqlServer, Mode::Strict) => vec![ALPN_TDS.to_vec()],
+            (Engine::SqlServer, _) => vec![],
+        };
         Ok(Self {
             mode: settings.mode,
             config: Some(Arc::new(config)),
@@ -138,7 +146,7 @@ impl HttpsTrust {
     pub fn load(ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = authorities(ca)?;
         let anchors = roots.roots.as_slice().into();
-        let mut config = config(full(roots)?, None)?;
+        let mut config = config(rustls::DEFAULT_VERSIONS, full(roots)?, None)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
@@ -191,12 +199,24 @@ fn full(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     Ok(verifier)
 }
 
+const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
+/// TLS inside of PRELOGIN packets is TLS 1.2 and nothing newer: what a server sends after a handshake of TLS
+/// 1.3 would no longer stand in packets (MS-TDS 3.2.5.2, where TDS 8.0 is for TLS 1.3).
+fn versions(settings: &ClientSettings) -> &'static [&'static SupportedProtocolVersion] {
+    match (settings.engine, settings.mode) {
+        (Engine::SqlServer, Mode::Require | Mode::VerifyCa | Mode::VerifyFull) => TLS12,
+        (Engine::SqlServer, Mode::Disable | Mode::Strict) | (Engine::Postgres, _) => rustls::DEFAULT_VERSIONS,
+    }
+}
+
 fn config(
+    versions: &[&'static SupportedProtocolVersion],
     verifier: Arc<dyn ServerCertVerifier>,
     client: Option<&(PathBuf, Secret<Vec<u8>>)>,
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(TlsError::Settings)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);

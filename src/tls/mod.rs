@@ -24,6 +24,9 @@ pub use stream::Stream;
 /// The ALPN name that IANA registered for PostgreSQL's protocol.
 pub const ALPN_POSTGRESQL: &[u8] = b"postgresql";
 
+/// The ALPN name of TDS 8.0 (MS-TDS 2.2.6.5).
+pub const ALPN_TDS: &[u8] = b"tds/8.0";
+
 fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
     std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

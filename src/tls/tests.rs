@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::domain::Secret;
+use crate::domain::{Engine, Secret};
 use crate::tls::stream::end_point;
 use crate::tls::{ClientSettings, ClientTls, Door, Mode, ServerSettings, ServerTls, Stream, TlsError};
 
@@ -58,6 +58,7 @@ impl Files {
 
     fn client(&self, mode: Mode, ca: &str) -> ClientTls {
         let settings = ClientSettings {
+            engine: Engine::Postgres,
             mode,
             ca: Some(self.path(ca)),
             client: None,

@@ -15,7 +15,7 @@ use crate::tls::Stream;
 use crate::upstream::book::{Loan, Number, PoolKey};
 use crate::upstream::budget::Slot;
 use crate::upstream::cancel::{Canceller, Cancels};
-use crate::upstream::dial::Dialed;
+use crate::upstream::dial::{Dialed, Server};
 use crate::upstream::measure::Closing;
 use crate::upstream::pool::Pool;
 use crate::upstream::reset::CleanSlate;
@@ -34,9 +34,7 @@ pub struct Checkout {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: Stream,
-    parameters: Vec<(String, String)>,
-    process: i32,
-    cancel_key: Vec<u8>,
+    server: Server,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
     slot: Slot,
@@ -72,23 +70,29 @@ impl Checkout {
         &self.key
     }
 
-    /// What the server reported about itself, as of login and every [`Self::note_parameter`] since.
+    /// What a PostgreSQL server reported about itself, as of login and every [`Self::note_parameter`]
+    /// since; empty for others.
     pub fn parameters(&self) -> &[(String, String)] {
-        &self.connection.parameters
+        match &self.connection.server {
+            Server::Postgres(server) => &server.parameters,
+        }
     }
 
     /// Keeps a ParameterStatus that the borrower saw.
     pub fn note_parameter(&mut self, name: &str, value: &str) {
-        let parameters = &mut self.connection.parameters;
+        let Server::Postgres(server) = &mut self.connection.server;
+        let parameters = &mut server.parameters;
         match parameters.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => value.clone_into(known),
             None => parameters.push((name.to_owned(), value.to_owned())),
         }
     }
 
-    /// The server's process number.
+    /// The server's process number, or its session's.
     pub fn process(&self) -> i32 {
-        self.connection.process
+        match &self.connection.server {
+            Server::Postgres(server) => server.process,
+        }
     }
 
     /// Is this the first loan of a connection that was opened just now?
@@ -97,11 +101,13 @@ impl Checkout {
     }
 
     /// Cancels what runs on this connection during this loan, from wherever.
-    pub fn canceller(&self) -> Canceller {
-        let connection = &self.connection;
+    ///
+    /// `None` where a cancel travels on the connection itself.
+    pub fn canceller(&self) -> Option<Canceller> {
+        let Server::Postgres(server) = &self.connection.server;
         let cancels = self.loan.cancels.get_or_init(Arc::default);
-        let whom = (connection.process, connection.cancel_key.as_slice());
-        self.loan.pool.canceller(whom, cancels)
+        let whom = (server.process, server.cancel_key.as_slice());
+        Some(self.loan.pool.canceller(whom, cancels))
     }
 
     /// Returns the connection to its pool. It is closed instead with a slate of another loan or one
@@ -185,9 +191,7 @@ impl Connection {
     pub(super) fn new(dialed: Dialed, slot: Slot) -> Self {
         Self {
             stream: dialed.stream,
-            parameters: dialed.logged_in.parameters,
-            process: dialed.logged_in.process,
-            cancel_key: dialed.logged_in.cancel_key,
+            server: dialed.server,
             touches: 0,
             slot,
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::domain::{Reason, RefusalCode, Refuse, Secret, TargetName};
+use crate::domain::{Engine, Reason, RefusalCode, Refuse, Secret, TargetName};
 use crate::tls::{ClientTls, Mode, Stream, TlsError};
 use crate::upstream::book::PoolKey;
 use crate::wire::pg::frame;
@@ -36,6 +36,7 @@ const SETTINGS_REFUSED: [&str; 3] = ["42704", "22023", "42501"];
 #[derive(Clone, Debug)]
 pub struct TargetAddress {
     pub target: TargetName,
+    pub engine: Engine,
     pub host: String,
     pub port: u16,
     pub tls: ClientTls,
@@ -84,7 +85,13 @@ pub enum DialError {
 #[derive(Debug)]
 pub(super) struct Dialed {
     pub(super) stream: Stream,
-    pub(super) logged_in: LoggedIn,
+    pub(super) server: Server,
+}
+
+/// What the server said of itself at login.
+#[derive(Debug)]
+pub(super) enum Server {
+    Postgres(LoggedIn),
 }
 
 impl DialError {
@@ -253,7 +260,12 @@ async fn log_in(mut stream: Stream, settings: LoginSettings) -> Result<Dialed, D
         match login.step(tag, &body, &mut out)? {
             LoginStep::Continue(next) => login = next,
             // The server owes nothing after ReadyForQuery: what is there belongs to nobody.
-            LoginStep::Done(logged_in) if input.is_empty() => return Ok(Dialed { stream, logged_in }),
+            LoginStep::Done(logged_in) if input.is_empty() => {
+                return Ok(Dialed {
+                    stream,
+                    server: Server::Postgres(logged_in),
+                });
+            }
             LoginStep::Done(_) => return Err(DialError::Closed),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gatepost::credential::{Finding, FindingKind, check_live};
-use gatepost::domain::Secret;
+use gatepost::domain::{Engine, Secret};
 use gatepost::tls::{ClientSettings, ClientTls, Mode};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::runtime::Handle;
@@ -96,6 +96,7 @@ impl Certificates {
             (self.path("client.crt"), Secret::new(key.into_bytes()))
         });
         let settings = ClientSettings {
+            engine: Engine::Postgres,
             mode: Mode::VerifyFull,
             ca: Some(self.path("ca.crt")),
             client,

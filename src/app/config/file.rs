@@ -33,7 +33,7 @@ macro_rules! section {
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* } later $later:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
         pub enum $name { $($(#[$variant_doc])* #[schemars(rename = $word)] $variant,)* }
 
         impl Read for $name {
@@ -78,17 +78,17 @@ section! {
     /// Doors.
     Listen {
         /// Ordinary PostgreSQL drivers; the token comes in the password field.
-        postgres: Must<PostgresDoor>,
+        postgres: Option<Must<PostgresDoor>>,
+        /// SQL Server drivers (TDS 7.3 and later, and TDS 8.0); the token comes as an access token, or in the
+        /// password field.
+        sqlserver: Option<Must<SqlServerDoor>>,
         /// `/healthz`, `/readyz` and `/metrics`; no secrets.
         metrics: Option<MetricsDoor>,
         /// The admin API over TLS, for operators with an access token and an `admin` rule.
         api: Option<ApiDoor>,
         /// The same API for root and for the user that gatepost runs as.
         admin_socket: Option<SocketDoor>,
-    } later [
-        ("postgres_oauth", NOT_ENFORCED),
-        ("sqlserver", "this version of gatepost does not serve SQL Server"),
-    ]
+    } later [("postgres_oauth", NOT_ENFORCED)]
 }
 
 section! {
@@ -114,6 +114,19 @@ section! {
         address: Must<Written<String>>,
         /// Accept tokens outside TLS. Only on a loopback address, for trying things out.
         allow_plaintext: Option<Written<bool>>,
+    } later []
+}
+
+section! {
+    /// A SQL Server listener.
+    SqlServerDoor {
+        /// `address:port`.
+        address: Must<Written<String>>,
+        /// Accept tokens outside TLS. Only on a loopback address, for trying things out.
+        allow_plaintext: Option<Written<bool>>,
+        /// The identity provider that drivers are sent to when they ask where to fetch a token. Default: the
+        /// only one.
+        token_provider: Option<Written<String>>,
     } later []
 }
 
@@ -149,6 +162,11 @@ section! {
         kind: Option<Written<ProviderKind>>,
         /// PEM file of a private certificate authority that signs for the issuer's host.
         ca: Option<Written<String>>,
+        /// Where SQL Server drivers that ask are sent to fetch a token. Default: the issuer without Entra's
+        /// `/v2.0`.
+        sts_url: Option<Written<String>>,
+        /// The resource that they are told to ask for. Default: the first audience.
+        spn: Option<Written<String>>,
     } later []
 }
 
@@ -178,13 +196,16 @@ section! {
         /// Accepted only as false.
         wal_marker: Option<Written<bool>>,
         pool: Option<Pool>,
-    } later [("contained", "this version of gatepost does not serve SQL Server")]
+        /// SQL Server only: logins are contained users of the database, as Azure SQL wants them.
+        contained: Option<Written<bool>>,
+    } later []
 }
 
 choice! {
     Engine {
         Postgres = "postgres",
-    } later [("sqlserver", "this version of gatepost does not serve SQL Server")]
+        SqlServer = "sqlserver",
+    } later []
 }
 
 choice! {
@@ -212,6 +233,8 @@ choice! {
         Require = "require",
         VerifyCa = "verify-ca",
         VerifyFull = "verify-full",
+        /// SQL Server only: TLS before anything else (TDS 8.0), verified in full.
+        Strict = "strict",
     } later [
         ("allow", "it falls back to plaintext"),
         ("prefer", "it falls back to plaintext"),

@@ -4,6 +4,8 @@
 pub mod file;
 pub mod settings;
 
+mod doors;
+mod engine;
 mod providers;
 mod read;
 mod resolve;

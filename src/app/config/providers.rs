@@ -52,6 +52,10 @@ impl Resolver<'_, '_, '_> {
         let kind = kind.map_or_else(|| infer_kind(&host), |kind| kind.value);
         let issuer = written.issuer.get()?;
         let tenants = self.tenants(kind, issuer, written.tenants.as_ref());
+        let first = audiences.and_then(|audiences| audiences.value.first());
+        let spn = written.spn.as_ref().or(first);
+        let sts_url = written.sts_url.as_ref().map(|url| &url.value);
+        let sts_url = sts_url.map_or_else(|| without_version(&issuer.value), Clone::clone);
         Some(Provider {
             name: ProviderName::new(&name.value),
             kind,
@@ -59,6 +63,8 @@ impl Resolver<'_, '_, '_> {
             tenants: tenants?,
             audiences: audiences?.value.iter().map(|it| it.value.clone()).collect(),
             ca: ca?,
+            sts_url,
+            spn: spn.map(|spn| spn.value.clone()).unwrap_or_default(),
         })
     }
 
@@ -147,6 +153,11 @@ fn is_tenant_id(text: &str) -> bool {
     let lengths = text.split('-').map(str::len);
     let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || hexadecimal(byte))
+}
+
+/// Drivers add the version of the endpoint by themselves.
+fn without_version(issuer: &str) -> String {
+    issuer.strip_suffix("/v2.0").unwrap_or(issuer).to_owned()
 }
 
 /// Entra's and Okta's own domains say how their tokens are written; all others are plain OIDC.

@@ -2,15 +2,14 @@
 //! paths relative to the file that names them, and secrets fetched from where they lie.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::app::config::file::{self, Must, Named, SecretRef, Spot, Written};
+use crate::app::config::file::{self, Must, Named, SecretRef, Written};
 use crate::app::config::read::{Reader, is_plain_name, not_a_plain_name};
 use crate::app::config::settings::{
-    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, PostgresDoor, ServerTls,
-    Settings, Target, TargetTls, TlsMode,
+    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, ServerTls, Settings, Target,
+    TargetTls, TlsMode,
 };
 use crate::domain::{DatabaseName, Engine, Installation, ReplicaName, Secret, TargetName};
 
@@ -28,9 +27,6 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// More threads than this help no machine that gatepost was measured on.
 const THREADS_MAX: u32 = 512;
 
-/// `sun_path` of Linux, less the byte that ends it.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
-
 /// `None` when something needed is missing, of which the reader already knows.
 pub(super) fn settings(
     written: &file::ConfigFile,
@@ -45,6 +41,9 @@ pub(super) fn settings(
         None => Some(environment.default_replica.clone()),
     };
     let postgres = resolver.postgres_door(written);
+    let sqlserver = resolver.sqlserver_door(written);
+    resolver.some_door(written);
+    resolver.reachable(written);
     let metrics = resolver.metrics_door(&written.listen);
     let api = resolver.api_door(written);
     let admin_socket = resolver.admin_socket(&written.listen);
@@ -63,6 +62,7 @@ pub(super) fn settings(
         installation: Installation::new(installation?),
         replica: ReplicaName::new(replica?),
         postgres: postgres?,
+        sqlserver: sqlserver?,
         metrics: metrics?,
         api: api?,
         admin_socket: admin_socket?,
@@ -113,77 +113,6 @@ impl Resolver<'_, '_, '_> {
         Some(name.value.clone())
     }
 
-    fn socket_address(&mut self, address: Option<&Written<String>>) -> Option<SocketAddr> {
-        let address = address?;
-        match address.value.parse() {
-            Ok(parsed) => Some(parsed),
-            Err(_) => {
-                let shown = &address.value;
-                let message = format!("\"{shown}\" is not an IP address and port, like 127.0.0.1:6432");
-                self.reader.mistake(address.at, message);
-                None
-            }
-        }
-    }
-
-    fn postgres_door(&mut self, written: &file::ConfigFile) -> Option<PostgresDoor> {
-        let listen = written.listen.get()?;
-        let door = listen.postgres.get()?;
-        let address = self.socket_address(door.address.get())?;
-        let allow_plaintext = door.allow_plaintext.as_ref().is_some_and(|allow| allow.value);
-        if let Some(allow) = &door.allow_plaintext
-            && allow.value
-            && !address.ip().is_loopback()
-        {
-            let message =
-                "allow_plaintext is only for a loopback address: tokens would cross the network in clear";
-            self.reader.mistake(allow.at, message);
-        }
-        if written.tls.is_none() && !allow_plaintext {
-            let at = door.address.get().map_or(Spot::NOWHERE, |address| address.at);
-            let message = "this listener needs \"tls\" (or allow_plaintext: true on a loopback address)";
-            self.reader.mistake(at, message);
-        }
-        Some(PostgresDoor {
-            address,
-            allow_plaintext,
-        })
-    }
-
-    fn metrics_door(&mut self, listen: &Must<file::Listen>) -> Option<Option<SocketAddr>> {
-        let Some(door) = listen.get()?.metrics.as_ref() else {
-            return Some(None);
-        };
-        self.socket_address(door.address.get()).map(Some)
-    }
-
-    fn api_door(&mut self, written: &file::ConfigFile) -> Option<Option<SocketAddr>> {
-        let Some(door) = written.listen.get()?.api.as_ref() else {
-            return Some(None);
-        };
-        let address = self.socket_address(door.address.get())?;
-        if written.tls.is_none() {
-            let at = door.address.get().map_or(Spot::NOWHERE, |address| address.at);
-            let message = "the API needs \"tls\": operators send it access tokens";
-            self.reader.mistake(at, message);
-        }
-        Some(Some(address))
-    }
-
-    fn admin_socket(&mut self, listen: &Must<file::Listen>) -> Option<Option<PathBuf>> {
-        let Some(door) = listen.get()?.admin_socket.as_ref() else {
-            return Some(None);
-        };
-        let written = door.path.get()?;
-        let path = self.path(&written.value);
-        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            let message = format!("the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes");
-            self.reader.mistake(written.at, message);
-            return None;
-        }
-        Some(Some(path))
-    }
-
     fn server_tls(&mut self, written: &Must<file::ServerTls>) -> Option<ServerTls> {
         let written = written.get()?;
         let certificate = self.existing_path(written.certificate.get());
@@ -194,7 +123,7 @@ impl Resolver<'_, '_, '_> {
         })
     }
 
-    fn path(&self, written: &str) -> PathBuf {
+    pub(super) fn path(&self, written: &str) -> PathBuf {
         beside(self.reader.file(), written)
     }
 
@@ -258,16 +187,17 @@ impl Resolver<'_, '_, '_> {
         if written.value.0.is_empty() && self.reader.is_clean() {
             self.reader.mistake(written.at, "at least one target is needed");
         }
-        let mut asked = BTreeMap::new();
+        let mut asked: BTreeMap<_, BTreeMap<String, String>> = BTreeMap::new();
         let mut targets = Vec::new();
         for (name, target) in &written.value.0 {
-            self.database_names(name, target, &mut asked);
+            let listener = target.engine.get().map(|engine| engine.value);
+            self.database_names(name, target, asked.entry(listener).or_default());
             targets.extend(self.target(name, target));
         }
         Some(targets)
     }
 
-    /// All PostgreSQL targets are behind one listener, so a name must mean one database.
+    /// All targets of one engine are behind one listener, so a name must mean one database.
     fn database_names(
         &mut self,
         target: &Written<String>,
@@ -322,9 +252,11 @@ impl Resolver<'_, '_, '_> {
                 asked_as: asked_as(database)?.value.clone(),
             })
         });
+        self.of_engine(written);
         let (host, port) = address?;
         let engine = match written.engine.get()?.value {
             file::Engine::Postgres => Engine::Postgres,
+            file::Engine::SqlServer => Engine::SqlServer,
         };
         Some(Target {
             name: TargetName::new(&name.value),
@@ -336,6 +268,7 @@ impl Resolver<'_, '_, '_> {
             broker_user: broker?.user.get()?.value.clone(),
             broker_password: password?,
             pool: pool?,
+            contained: written.contained.as_ref().is_some_and(|it| it.value),
         })
     }
 
@@ -410,7 +343,7 @@ impl Resolver<'_, '_, '_> {
                 certificate.map(|certificate| certificate.at)
             }),
             TlsMode::Require => written.ca.as_ref().map(|ca| ca.at),
-            TlsMode::VerifyCa | TlsMode::VerifyFull => None,
+            TlsMode::VerifyCa | TlsMode::VerifyFull | TlsMode::Strict => None,
         };
         if let Some(at) = ignored {
             let mode = if mode == TlsMode::Disable {

@@ -19,7 +19,8 @@ pub use crate::app::config::file::{Durability, LogFormat, LogLevel, ProviderKind
 pub struct Settings {
     pub installation: Installation,
     pub replica: ReplicaName,
-    pub postgres: PostgresDoor,
+    pub postgres: Option<Door>,
+    pub sqlserver: Option<SqlServerDoor>,
     pub metrics: Option<SocketAddr>,
     /// Only with `tls`.
     pub api: Option<SocketAddr>,
@@ -38,9 +39,16 @@ pub struct Settings {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostgresDoor {
+pub struct Door {
     pub address: SocketAddr,
     pub allow_plaintext: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlServerDoor {
+    pub door: Door,
+    /// Whom drivers are sent to when they ask where to fetch a token.
+    pub token_provider: Option<ProviderName>,
 }
 
 #[derive(Debug)]
@@ -58,6 +66,9 @@ pub struct Provider {
     pub tenants: Vec<String>,
     pub audiences: Vec<String>,
     pub ca: Option<PathBuf>,
+    /// Where SQL Server drivers fetch a token, and for which resource.
+    pub sts_url: String,
+    pub spn: String,
 }
 
 #[derive(Debug)]
@@ -71,6 +82,8 @@ pub struct Target {
     pub broker_user: String,
     pub broker_password: Secret<String>,
     pub pool: Pool,
+    /// SQL Server: logins are contained users.
+    pub contained: bool,
 }
 
 /// A database and the name under which clients ask for it.

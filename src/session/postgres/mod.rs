@@ -1,6 +1,10 @@
 //! The PostgreSQL front: a thin driver of `wire::pg::handshake` over a socket.
 
-pub(in crate::session) mod refusal;
+mod conversation;
+mod prelude;
+mod refusal;
+mod startup;
+mod statements;
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
+use crate::domain::target::Engine;
+use crate::session::farewell::{FAREWELL_TIME_MAX, farewell};
 use crate::session::front::{Front, Opening, Presented, WelcomePermit};
+use crate::session::ledger::Ledger;
+use crate::session::prelude::{Prelude, PreludeError};
 use crate::session::registry::CancelDesk;
-use crate::session::relay::Outbound;
-use crate::session::startup;
 use crate::tls::{Door, ServerTls, Stream, TlsError};
 use crate::upstream::checkout::Checkout;
 use crate::wire::pg::error_response::Severity;
@@ -24,13 +31,15 @@ use crate::wire::pg::from_server::TransactionStatus;
 use crate::wire::pg::handshake::{self, Handshake, Progress, Step, Transport};
 use crate::wire::pg::startup::is_direct_tls;
 
+use conversation::Conversation;
 use refusal::put_refusal;
 
 /// From the first byte to the token. Strangers hold a socket no longer than this.
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A client that is told why gets this long to read it.
-const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Bytes of a cancel key: 4 is all that protocol 3.0 has room for, 32 is what servers give at 3.2.
+const CANCEL_KEY_BYTES_3_0: usize = 4;
+const CANCEL_KEY_BYTES_3_2: usize = 32;
 
 /// Bytes read at once before anybody is known.
 const READ_BYTES: usize = 4 * 1024;
@@ -71,18 +80,6 @@ impl PostgresFront {
             stream: Some(Stream::Plain(socket)),
             input: BytesMut::new(),
             settings,
-        }
-    }
-
-    /// The stream and what was read behind the handshake, for the relay.
-    pub(super) fn into_parts(self) -> Option<(Stream, BytesMut)> {
-        self.stream.map(|stream| (stream, self.input))
-    }
-
-    /// Says goodbye to TLS: libpq calls a cancel request failed whose connection just breaks off.
-    pub(super) async fn close(mut self) {
-        if let Some(stream) = &mut self.stream {
-            let _ = timeout(FAREWELL_TIME_MAX, stream.shutdown()).await;
         }
     }
 
@@ -183,6 +180,10 @@ impl PostgresFront {
 }
 
 impl Front for PostgresFront {
+    const ENGINE: Engine = Engine::Postgres;
+
+    type Dialogue = Conversation;
+
     async fn open(&mut self) -> Opening {
         let presented = match timeout(LOGIN_TIME_MAX, self.handshake()).await {
             Ok(Ok(presented)) => presented,
@@ -204,7 +205,11 @@ impl Front for PostgresFront {
                 application: wanted.application,
                 settings: wanted.settings,
                 correlation: wanted.correlation,
-                minor: presented.startup.minor,
+                cancel_key_bytes: if presented.startup.minor >= 2 {
+                    CANCEL_KEY_BYTES_3_2
+                } else {
+                    CANCEL_KEY_BYTES_3_0
+                },
             }),
             Err(reason) => {
                 let code = if matches!(reason, Reason::StartupParameter { .. }) {
@@ -227,6 +232,10 @@ impl Front for PostgresFront {
             }
         }
         std::future::pending().await
+    }
+
+    async fn prepare(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
+        prelude::play(checkout, prelude).await
     }
 
     async fn welcome(
@@ -255,34 +264,28 @@ impl Front for PostgresFront {
         stream.flush().await
     }
 
+    fn dialogue(&self, session: SessionId, ledger: Ledger, upstream: &Checkout, nonce: u64) -> Conversation {
+        // A name that no client hits by accident.
+        let probe = format!("gatepost_probe_{nonce:016x}");
+        Conversation::new(session, ledger, &probe, upstream.parameters())
+    }
+
+    fn into_parts(self) -> Option<(Stream, BytesMut)> {
+        self.stream.map(|stream| (stream, self.input))
+    }
+
     async fn refuse(mut self, refusal: Refusal) {
         if let Some(stream) = &mut self.stream {
-            farewell(stream, &refusal).await;
+            let mut text = Vec::new();
+            put_refusal(&mut text, Severity::Fatal, &refusal);
+            farewell(stream, &text).await;
         }
     }
-}
 
-/// Gives a client what it was still to get and tells it why it ends, for as long as it reads.
-pub(super) async fn take_leave(mut client: Stream, mut outbound: Outbound, refusal: Refusal) {
-    let written = timeout(FAREWELL_TIME_MAX, outbound.write_to(&mut client)).await;
-    if matches!(written, Ok(Ok(()))) {
-        farewell(&mut client, &refusal).await;
+    /// Says goodbye to TLS: libpq calls a cancel request failed whose connection just breaks off.
+    async fn close(mut self) {
+        if let Some(stream) = &mut self.stream {
+            let _ = timeout(FAREWELL_TIME_MAX, stream.shutdown()).await;
+        }
     }
-}
-
-/// Tells a client why its connection ends, and closes it. Errors no longer matter.
-async fn farewell(stream: &mut Stream, refusal: &Refusal) {
-    let mut out = Vec::new();
-    put_refusal(&mut out, Severity::Fatal, refusal);
-    let told = async {
-        stream.write_all(&out).await?;
-        stream.flush().await?;
-        stream.shutdown().await?;
-        // Read until the client closes: closing with unread bytes would reset the connection, and
-        // the client would never see the text.
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _ = timeout(FAREWELL_TIME_MAX, told).await;
 }

@@ -31,11 +31,13 @@ async fn dial_scripted(mode: Mode, answer: Vec<u8>) -> Result<Dialed, DialError>
 
 fn address(port: u16, mode: Mode) -> TargetAddress {
     let settings = ClientSettings {
+        engine: Engine::Postgres,
         mode,
         ca: None,
         client: None,
     };
     TargetAddress {
+        engine: Engine::Postgres,
         target: "orders".into(),
         host: "127.0.0.1".to_owned(),
         port,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::domain::refusal::Reason;
+use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
-use crate::session::statements::Prepared;
+use crate::session::postgres::statements::Prepared;
 use crate::sql;
 use crate::sql::correlation::SetCorrelation;
 use crate::sql::{Kind, Reading};
@@ -18,10 +19,7 @@ use crate::wire::{Decoded, PeerMisbehaved};
 
 use super::group::Copy;
 use super::probe::Portal;
-use super::{
-    Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, STATEMENT_BYTES_MAX, Then, Verdict,
-    pass_on,
-};
+use super::{Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
 
 /// Largest Bind that is read whole for the correlation id among its parameters; an id has at most
 /// 256 bytes, and what sets it has no other large parameter.
@@ -40,11 +38,7 @@ pub(super) enum Judged {
 
 impl Conversation {
     /// Judges what the client sent, as far as it may go on now.
-    pub(in crate::session) fn judge_client(
-        &mut self,
-        to_server: &mut Lane,
-        now: SystemTime,
-    ) -> Result<Verdict, Fault> {
+    pub(super) fn hear_client(&mut self, to_server: &mut Lane, now: SystemTime) -> Result<Verdict, Fault> {
         loop {
             if !pass_on(&mut self.from_client, to_server) {
                 return Ok(Verdict::More { at_least: 1 });

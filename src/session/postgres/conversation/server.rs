@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::audit::record::Outcome;
 use crate::domain::refusal::{Reason, RefusalCode};
+use crate::session::dialogue::{Demand, Fault, Verdict};
 use crate::session::lane::Lane;
 use crate::sql::Kind;
 use crate::wire::Decoded;
@@ -15,13 +16,11 @@ use crate::wire::pg::turn::{Owner, Reply, Sent};
 use super::STRING_STYLE;
 use super::group::Group;
 use super::script::{self, Script};
-use super::{
-    Cancelled, Conversation, Demand, Fault, MESSAGE_BYTES_MAX, Passing, Phase, Then, Verdict, pass_on,
-};
+use super::{Cancelled, Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
 
 impl Conversation {
     /// Judges what the server sent.
-    pub(in crate::session) fn judge_server(
+    pub(super) fn hear_server(
         &mut self,
         to_client: &mut Lane,
         to_server: &mut Lane,

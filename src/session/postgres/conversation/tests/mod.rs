@@ -13,7 +13,9 @@ use crate::session::ledger::Ledger;
 use crate::wire::pg::from_client;
 use crate::wire::pg::from_server::{self, TransactionStatus};
 
-use super::{Conversation, Demand, Verdict};
+use crate::session::dialogue::{Demand, Dialogue as _, Verdict};
+
+use super::Conversation;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -80,7 +82,7 @@ impl Story {
             if self.demanded(verdict) {
                 continue;
             }
-            let verdict = self.conversation.judge_client(&mut self.to_server, NOW).unwrap();
+            let verdict = self.conversation.hear_client(&mut self.to_server, NOW).unwrap();
             if !self.demanded(verdict) {
                 return;
             }
@@ -90,8 +92,11 @@ impl Story {
     fn demanded(&mut self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Demand(Demand::Intent(_)) if self.journal_fails => {
-                self.conversation
-                    .intent_failed(Reason::JournalFailed, &mut self.to_server);
+                self.conversation.intent_failed(
+                    Reason::JournalFailed,
+                    &mut self.to_server,
+                    &mut self.to_client,
+                );
             }
             Verdict::Demand(Demand::Intent(record)) => {
                 self.intents.push(record);
@@ -317,7 +322,7 @@ fn asked_behind_a_statement(cancelled: bool) -> Story {
     story.server(&[Complete("BEGIN"), Ready(InBlock)]);
     assert_eq!(story.query("update t set a = 1"), "QCPBECS");
     if cancelled {
-        story.conversation.cancel_sent();
+        story.conversation.cancel(&mut Lane::default());
     }
     story
 }

@@ -29,11 +29,11 @@ use crate::audit::record::{Outcome, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::alarms::Activity;
+use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
 use crate::session::postgres::refusal::put_refusal;
-use crate::session::statements::Statements;
-use crate::wire::PeerMisbehaved;
+use crate::session::postgres::statements::Statements;
 use crate::wire::pg::error_response::Severity;
 use crate::wire::pg::from_client;
 use crate::wire::pg::from_server::TransactionStatus;
@@ -47,48 +47,11 @@ use script::Script;
 /// Bind holds several.
 const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
-/// Largest statement text, which must be read whole to know what it does. Bulk belongs into
-/// parameters or COPY, which stream.
-pub(super) const STATEMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// The server's parameter that says whether a backslash in a plain constant is only a backslash.
 const STRING_STYLE: &str = "standard_conforming_strings";
 
 /// A prepared statement that never exists: binding it fails in any state and any language.
 const POISON: &[u8] = b"gatepost refuses this";
-
-/// What judging came to.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// All that could be judged is judged. The next message needs `at_least` more bytes.
-    More { at_least: usize },
-    /// Nothing more goes on before this is on disk.
-    Demand(Demand),
-    /// The client said good-bye.
-    Terminated,
-}
-
-/// A record that must be durable before the conversation goes on.
-#[derive(Debug)]
-pub(super) enum Demand {
-    /// Answered by [`Conversation::intent_written`] or [`Conversation::intent_failed`].
-    Intent(Record),
-    /// Answered by [`Conversation::outcome_written`].
-    Outcome(Record),
-}
-
-/// Somebody broke the protocol; the connection ends.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
-    #[error("the client broke the protocol")]
-    Client(#[source] PeerMisbehaved),
-    #[error("a statement of {length} bytes is larger than the limit")]
-    StatementTooLarge { length: usize },
-    #[error("the server broke the protocol")]
-    Server(#[source] PeerMisbehaved),
-    #[error("the server's reply does not fit what was asked")]
-    Turn(#[from] TurnError),
-}
 
 /// What the client's next message has to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +99,7 @@ enum Passing {
 }
 
 #[derive(Debug)]
-pub(super) struct Conversation {
+pub(in crate::session) struct Conversation {
     reference: SessionId,
     turn: Turn,
     statements: Statements,
@@ -201,123 +164,6 @@ impl Conversation {
         }
     }
 
-    /// Is no transaction open and nothing owed, so that the session may end here without harm?
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.phase == Phase::Open && self.turn.is_clean() && self.group.is_empty()
-    }
-
-    /// Is no statement under way or cleared to go on, in a block or outside of one? A cancel request
-    /// that came until now is for what is over.
-    pub(super) fn owes_nothing(&self) -> bool {
-        let settled = self.phase == Phase::Open && self.turn.is_settled();
-        settled && self.group.is_empty() && !self.cleared
-    }
-
-    /// A cancel request was sent to the server. It may hit our own question behind the client's last
-    /// statement, so the client is not told that the statement is over before that is answered.
-    pub(super) const fn cancel_sent(&mut self) {
-        self.cancelled = Cancelled::Sent;
-    }
-
-    /// May the upstream connection be reset and kept? Not while part of a message is missing.
-    pub(super) fn leaves_clean(&self) -> bool {
-        self.is_at_rest()
-            && self.from_client == Passing::Forward(0)
-            && self.from_server == Passing::Forward(0)
-    }
-
-    /// Is a statement of the client running, which a cancel request may hit?
-    pub(super) fn is_running_client_statement(&self) -> bool {
-        match self.phase {
-            Phase::AwaitingReady | Phase::Asking(_) | Phase::ConvertedCopy | Phase::Settling => {
-                self.turn.is_client_waiting()
-            }
-            Phase::Open => !self.turn.is_settled(),
-            Phase::Writing(_) | Phase::HoldingReady => false,
-        }
-    }
-
-    /// Was something sent that commits, and not answered yet?
-    pub(super) const fn is_committing(&self) -> bool {
-        self.group.commit_sent
-    }
-
-    /// What the session's timers go by.
-    pub(super) fn activity(&self) -> Activity {
-        if self.phase != Phase::Open || !self.turn.is_settled() {
-            Activity::Running(self.replied)
-        } else if self.turn.status() == TransactionStatus::Idle {
-            Activity::Idle
-        } else {
-            Activity::IdleInTransaction
-        }
-    }
-
-    /// The statement that runs was cancelled for its time; its error will say so.
-    pub(super) fn timed_out(&mut self, limit: Duration) {
-        self.timed_out = Some(limit);
-    }
-
-    pub(super) const fn transactions(&self) -> u64 {
-        self.ledger.closed()
-    }
-
-    /// Records to submit without waiting.
-    pub(super) fn take_records(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records)
-    }
-
-    /// The intent is on disk.
-    pub(super) fn intent_written(&mut self, to_server: &mut Lane) {
-        if let Phase::Writing(then) = self.phase {
-            self.group.commit_sent = true;
-            self.proceed(then, to_server);
-        }
-    }
-
-    /// The intent could not be written: what waited for it is refused, and rolled back.
-    pub(super) fn intent_failed(&mut self, reason: Reason, to_server: &mut Lane) {
-        let Phase::Writing(then) = self.phase else { return };
-        self.group.commit_sent = false;
-        let held = to_server.unjudged().first().copied();
-        match (then, held) {
-            (Then::Sync, _) => {
-                self.poison(reason, to_server);
-                self.proceed(Then::Sync, to_server);
-            }
-            // The Sync itself goes on behind the poison: it ends a transaction that has failed.
-            (Then::Judge, Some(from_client::tag::SYNC)) => {
-                self.poison(reason, to_server);
-                self.proceed(Then::Judge, to_server);
-            }
-            (Then::Judge, Some(from_client::tag::EXECUTE)) => {
-                self.discard_message(to_server);
-                self.poison(reason, to_server);
-                self.phase = Phase::Open;
-            }
-            (Then::Judge, _) => {
-                self.discard_message(to_server);
-                self.poison(reason, to_server);
-                self.proceed(Then::Sync, to_server);
-            }
-        }
-    }
-
-    /// The outcome is on disk; ReadyForQuery may go on.
-    pub(super) const fn outcome_written(&mut self) {
-        self.phase = Phase::AwaitingReady;
-    }
-
-    /// One side is gone. Returns the record of a transaction that was open.
-    pub(super) fn abandon(&mut self, now: SystemTime) -> Option<Record> {
-        let outcome = if self.group.commit_sent {
-            Outcome::InDoubt
-        } else {
-            Outcome::Aborted
-        };
-        self.ledger.close(outcome, now)
-    }
-
     fn proceed(&mut self, then: Then, to_server: &mut Lane) {
         match then {
             Then::Judge => {
@@ -365,6 +211,146 @@ impl Conversation {
             reference: self.reference,
         };
         self.add(to_client, |out| put_refusal(out, Severity::Error, &refusal));
+    }
+}
+
+impl Dialogue for Conversation {
+    fn judge_client(
+        &mut self,
+        to_server: &mut Lane,
+        _: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Verdict, Fault> {
+        self.hear_client(to_server, now)
+    }
+
+    fn judge_server(
+        &mut self,
+        to_client: &mut Lane,
+        to_server: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Verdict, Fault> {
+        self.hear_server(to_client, to_server, now)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open && self.turn.is_clean() && self.group.is_empty()
+    }
+
+    fn owes_nothing(&self) -> bool {
+        let settled = self.phase == Phase::Open && self.turn.is_settled();
+        settled && self.group.is_empty() && !self.cleared
+    }
+
+    fn leaves_clean(&self) -> bool {
+        self.is_at_rest()
+            && self.from_client == Passing::Forward(0)
+            && self.from_server == Passing::Forward(0)
+    }
+
+    fn is_running_client_statement(&self) -> bool {
+        match self.phase {
+            Phase::AwaitingReady | Phase::Asking(_) | Phase::ConvertedCopy | Phase::Settling => {
+                self.turn.is_client_waiting()
+            }
+            Phase::Open => !self.turn.is_settled(),
+            Phase::Writing(_) | Phase::HoldingReady => false,
+        }
+    }
+
+    fn is_committing(&self) -> bool {
+        self.group.commit_sent
+    }
+
+    fn activity(&self) -> Activity {
+        if self.phase != Phase::Open || !self.turn.is_settled() {
+            Activity::Running(self.replied)
+        } else if self.turn.status() == TransactionStatus::Idle {
+            Activity::Idle
+        } else {
+            Activity::IdleInTransaction
+        }
+    }
+
+    fn timed_out(&mut self, limit: Duration) {
+        self.timed_out = Some(limit);
+    }
+
+    fn transactions(&self) -> u64 {
+        self.ledger.closed()
+    }
+
+    fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    fn intent_written(&mut self, to_server: &mut Lane) {
+        if let Phase::Writing(then) = self.phase {
+            self.group.commit_sent = true;
+            self.proceed(then, to_server);
+        }
+    }
+
+    fn intent_failed(&mut self, reason: Reason, to_server: &mut Lane, _: &mut Lane) {
+        let Phase::Writing(then) = self.phase else { return };
+        self.group.commit_sent = false;
+        let held = to_server.unjudged().first().copied();
+        match (then, held) {
+            (Then::Sync, _) => {
+                self.poison(reason, to_server);
+                self.proceed(Then::Sync, to_server);
+            }
+            // The Sync itself goes on behind the poison: it ends a transaction that has failed.
+            (Then::Judge, Some(from_client::tag::SYNC)) => {
+                self.poison(reason, to_server);
+                self.proceed(Then::Judge, to_server);
+            }
+            (Then::Judge, Some(from_client::tag::EXECUTE)) => {
+                self.discard_message(to_server);
+                self.poison(reason, to_server);
+                self.phase = Phase::Open;
+            }
+            (Then::Judge, _) => {
+                self.discard_message(to_server);
+                self.poison(reason, to_server);
+                self.proceed(Then::Sync, to_server);
+            }
+        }
+    }
+
+    fn outcome_written(&mut self) {
+        self.phase = Phase::AwaitingReady;
+    }
+
+    fn abandon(&mut self, now: SystemTime) -> Option<Record> {
+        let outcome = if self.group.commit_sent {
+            Outcome::InDoubt
+        } else {
+            Outcome::Aborted
+        };
+        self.ledger.close(outcome, now)
+    }
+
+    /// The cancel may hit our own question behind the client's last statement, so the client is not
+    /// told that the statement is over before that is answered.
+    fn cancel(&mut self, _: &mut Lane) -> Cancelling {
+        if !self.is_running_client_statement() {
+            return Cancelling::Settled;
+        }
+        self.cancelled = Cancelled::Sent;
+        Cancelling::Apart
+    }
+
+    fn put_farewell(&self, out: &mut Vec<u8>, refusal: &Refusal) {
+        put_refusal(out, Severity::Fatal, refusal);
+    }
+}
+
+impl From<TurnError> for Fault {
+    fn from(error: TurnError) -> Self {
+        Self::OutOfTurn {
+            what: error.to_string(),
+        }
     }
 }
 

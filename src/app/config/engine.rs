@@ -1,0 +1,57 @@
+//! Keys that mean something for one engine only, and targets that no listener leads to.
+
+use crate::app::config::file::{self, Engine, TlsMode};
+use crate::app::config::resolve::Resolver;
+
+impl Resolver<'_, '_, '_> {
+    /// What the target's engine has no use for is refused: it would look like protection.
+    pub(super) fn of_engine(&mut self, written: &file::Target) {
+        let Some(engine) = written.engine.get() else {
+            return;
+        };
+        let tls = written.tls.as_ref().and_then(|tls| tls.get());
+        let mode = tls.and_then(|tls| tls.mode.as_ref());
+        match engine.value {
+            Engine::Postgres => {
+                if let Some(contained) = &written.contained {
+                    let message = "contained users are SQL Server's; remove it";
+                    self.reader.mistake(contained.at, message);
+                }
+                if let Some(mode) = mode.filter(|mode| mode.value == TlsMode::Strict) {
+                    let message = "mode: strict is SQL Server's TDS 8.0; use verify-full";
+                    self.reader.mistake(mode.at, message);
+                }
+            }
+            Engine::SqlServer => {
+                if let Some(marker) = written.wal_marker.as_ref().filter(|marker| !marker.value) {
+                    let message = "wal_marker is PostgreSQL's; remove it";
+                    self.reader.mistake(marker.at, message);
+                }
+                if let Some(certificate) = tls.and_then(|tls| tls.client_certificate.as_ref()) {
+                    let message = "SQL Server does not ask for a client certificate; remove it";
+                    self.reader.mistake(certificate.at, message);
+                }
+            }
+        }
+    }
+
+    /// A target that nobody can reach would look as if it were served.
+    pub(super) fn reachable(&mut self, written: &file::ConfigFile) {
+        let (Some(listen), Some(targets)) = (written.listen.get(), written.targets.get()) else {
+            return;
+        };
+        for (_, target) in &targets.value.0 {
+            let Some(engine) = target.engine.get() else {
+                continue;
+            };
+            let (door, open) = match engine.value {
+                Engine::Postgres => ("postgres", listen.postgres.is_some()),
+                Engine::SqlServer => ("sqlserver", listen.sqlserver.is_some()),
+            };
+            if !open {
+                let message = format!("no listener leads to this target: add \"listen.{door}\"");
+                self.reader.mistake(engine.at, message);
+            }
+        }
+    }
+}
