@@ -1,0 +1,11 @@
+//! Tabular Data Stream, the protocol of SQL Server: versions 7.3 to 7.4, and 8.0, which is 7.4 inside TLS.
+//!
+//! Source for every constant and layout: Microsoft's open specification MS-TDS, the section that each
+//! file names. What the specification leaves to the reader was settled by what six drivers do.
+
+pub mod feature;
+pub mod login7;
+pub mod packet;
+pub mod prelogin;
+pub(super) mod utf16;
+pub mod version;
