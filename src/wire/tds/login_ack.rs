@@ -114,9 +114,7 @@ pub fn put_reset_change(out: &mut Vec<u8>) {
 /// Appends nothing when nothing is granted.
 pub fn put_feature_ack(out: &mut Vec<u8>, acknowledge: Acknowledge) {
     let federated = acknowledge.federated.then_some((feature::id::FEDAUTH, &[][..]));
-    let utf8 = acknowledge
-        .utf8
-        .then_some((feature::id::UTF8_SUPPORT, &[1][..]));
+    let utf8 = acknowledge.utf8.then_some((feature::id::UTF8_SUPPORT, &[1][..]));
     if federated.is_some() || utf8.is_some() {
         out.push(FEATUREEXTACK);
         feature::put_list(out, federated.into_iter().chain(utf8));

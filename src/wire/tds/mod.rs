@@ -6,8 +6,11 @@
 pub mod answer;
 pub mod feature;
 pub mod fedauth;
+pub mod handshake;
+pub mod login;
 pub mod login7;
 pub mod login_ack;
+pub mod login_reply;
 pub mod packet;
 pub mod prelogin;
 pub mod tls_wrap;

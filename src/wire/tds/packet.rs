@@ -313,6 +313,10 @@ impl Assembler {
         Self { expected, open: None }
     }
 
+    pub const fn expected(&self) -> Expected {
+        self.expected
+    }
+
     /// Takes from the front of `input` what belongs to the message, and says how many bytes that were:
     /// drop them, whatever else comes out. `NeedMore` counts from there.
     pub fn push(&mut self, input: &[u8]) -> Result<(usize, Decoded<Message>), PeerMisbehaved> {

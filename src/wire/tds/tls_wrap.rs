@@ -155,7 +155,10 @@ mod tests {
         let input = [&wrapped(b"\x16finished")[..], b"\x17login"].concat();
         let taken = unwrap.take(&input, &mut out).unwrap();
         assert!(unwrap.is_bare());
-        assert_eq!((&input[taken..], &out[..]), (&b"\x17login"[..], &b"\x16finished"[..]));
+        assert_eq!(
+            (&input[taken..], &out[..]),
+            (&b"\x17login"[..], &b"\x16finished"[..])
+        );
         assert_eq!(unwrap.take(&input[taken..], &mut out), Ok(0));
     }
 
