@@ -260,6 +260,11 @@ impl fmt::Display for Reason {
     }
 }
 
+const PASSWORD_DROPPED_HINT: &str = "pymssql and other FreeTDS clients send an empty password in place of one over 128 characters. \
+     Exchange the token for a ticket (POST /v1/ticket) and send that as the password.";
+const UNSUPPORTED_HINT: &str = "Change the client driver's settings or take a newer one; \
+     on PostgreSQL client_encoding UTF8 always works.";
+
 impl Reason {
     fn hint(&self) -> Option<String> {
         let fixed = match self {
@@ -276,13 +281,8 @@ impl Reason {
             }
             Self::TokenInClear => "Connect with TLS (sslmode=verify-full, or at least sslmode=require).",
             Self::NoToken => "Send an OIDC access token in the password field.",
-            Self::PasswordDropped => {
-                "pymssql and other FreeTDS clients send an empty password in place of one over 128 characters. \
-                 Exchange the token for a ticket (POST /v1/ticket) and send that as the password."
-            }
-            Self::LoginWay { .. } => {
-                "Connect with an access token, or with a token or a ticket as the password."
-            }
+            Self::PasswordDropped => PASSWORD_DROPPED_HINT,
+            Self::LoginWay { .. } => "Connect with an access token, or send it or a ticket as the password.",
             Self::TokenMalformed => {
                 "Send an OIDC access token (a JWT) in the password field, whole and unquoted."
             }
@@ -330,10 +330,7 @@ impl Reason {
                 "Send less at once; large values belong into parameters or COPY. \
                  See the limits in gatepost's documentation."
             }
-            Self::Unsupported { .. } => {
-                "Change the client driver's settings or take a newer one; \
-                 on PostgreSQL client_encoding UTF8 always works."
-            }
+            Self::Unsupported { .. } => UNSUPPORTED_HINT,
             Self::TimedOut { .. } | Self::Malformed { .. } => "Check the client driver and its settings.",
             Self::Internal => "Tell the operator the session reference.",
         };
