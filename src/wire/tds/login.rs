@@ -43,6 +43,9 @@ pub struct LoginSettings {
     /// Database, application, language, flags and so on: see [`forwarded`]. User, password, features and
     /// packet size are not looked at.
     pub login: Login7,
+    /// Whether the client copes with collations in UTF-8. To others the server translates, so this is part of
+    /// what makes two connections alike.
+    pub utf8: bool,
     /// By what our traces name this connection.
     pub trace: Option<TraceId>,
     /// Ours.
@@ -111,6 +114,7 @@ pub struct AwaitingPrelogin {
 
 pub struct AwaitingReply {
     token_sent: bool,
+    utf8_asked: bool,
     incoming: Assembler,
 }
 
@@ -308,10 +312,13 @@ fn put_login(settings: LoginSettings, echo: bool, out: &mut Vec<u8>) -> Result<L
         Some(TlsPlace::InPrelogin) | None => login.version,
     };
     login.packet_bytes = u32::try_from(packet::PACKET_BYTES).unwrap_or(u32::MAX);
-    login.features = vec![Feature {
-        id: feature::id::UTF8_SUPPORT,
-        data: Vec::new(),
-    }];
+    login.features.clear();
+    if settings.utf8 {
+        login.features.push(Feature {
+            id: feature::id::UTF8_SUPPORT,
+            data: Vec::new(),
+        });
+    }
     let token_sent = match settings.credential {
         Credential::Password { user, password } => {
             (login.user, login.password) = (user, password);
@@ -334,6 +341,7 @@ fn put_login(settings: LoginSettings, echo: bool, out: &mut Vec<u8>) -> Result<L
     packet::put_message(out, kind, Status::NORMAL, size, &payload);
     Ok(Login::AwaitingReply(AwaitingReply {
         token_sent,
+        utf8_asked: settings.utf8,
         incoming: Assembler::new(login_reply::FROM_SERVER),
     }))
 }
@@ -369,7 +377,10 @@ impl AwaitingReply {
             return Ok(LoginStep::Routed(routed));
         }
         // What was not asked for would change how replies look.
-        let asked = |id: u8| id == feature::id::UTF8_SUPPORT || self.token_sent && id == feature::id::FEDAUTH;
+        let asked = |id: u8| {
+            id == feature::id::UTF8_SUPPORT && self.utf8_asked
+                || id == feature::id::FEDAUTH && self.token_sent
+        };
         if reply.features.iter().any(|granted| !asked(granted.id)) {
             let what = "FEATUREEXTACK";
             return Err(PeerMisbehaved::UnknownValue { what }.into());

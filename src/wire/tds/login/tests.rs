@@ -20,6 +20,7 @@ fn settings(tls: Option<TlsPlace>, credential: Credential) -> LoginSettings {
             application: "gatepost".to_owned(),
             ..Login7::default()
         },
+        utf8: true,
         trace: Some(TraceId {
             connection: Guid([1; 16]),
             activity: Guid([2; 16]),
@@ -298,6 +299,29 @@ fn what_a_server_may_not_say() {
             Err(LoginError::OtherAuthentication { .. })
         ));
     }
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_granted() {
+    let quiet = LoginSettings {
+        utf8: false,
+        ..settings(None, password())
+    };
+    let LoginStep::Continue(login) = Login::start(quiet, &mut vec![]) else {
+        panic!("TLS in clear")
+    };
+    let LoginStep::Continue(login) = stepped(login, &prelogin(Some(Encryption::NotSupported))).unwrap()
+    else {
+        panic!("no login")
+    };
+    let utf8 = Acknowledge {
+        federated: false,
+        utf8: true,
+    };
+    assert!(matches!(
+        stepped(login, &reply(&accepted(utf8))),
+        Err(LoginError::Misbehaved(PeerMisbehaved::UnknownValue { .. }))
+    ));
 }
 
 #[test]
