@@ -53,7 +53,8 @@ pub struct LoginSettings {
 }
 
 /// What of a client's login goes on to the server: what shapes its session, and what names it. The
-/// credential is not in it, and neither are features.
+/// credential is not in it, and neither are features. The server's name is the caller's to set, for Azure
+/// finds the server by it.
 pub fn forwarded(client: &Login7) -> Login7 {
     let integrated = login7::flags::TWO_INTEGRATED_SECURITY;
     let three = login7::flags::THREE_UNKNOWN_COLLATION;
@@ -69,7 +70,6 @@ pub fn forwarded(client: &Login7) -> Login7 {
         lcid: client.lcid,
         host: client.host.clone(),
         application: client.application.clone(),
-        server: client.server.clone(),
         library: client.library.clone(),
         language: client.language.clone(),
         database: client.database.clone(),

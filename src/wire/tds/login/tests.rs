@@ -344,6 +344,7 @@ fn what_shapes_a_session_is_forwarded() {
         user: "auto".to_owned(),
         password: Secret::new("eyJ".to_owned()),
         application: "reports".to_owned(),
+        server: "gatepost.example".to_owned(),
         language: "Deutsch".to_owned(),
         ..Login7::default()
     };
@@ -351,7 +352,7 @@ fn what_shapes_a_session_is_forwarded() {
     assert_eq!((sent.flags_two, sent.flags_three), (0x03, 0x08));
     assert!(sent.is_odbc() && sent.is_read_only_intent());
     assert_eq!((sent.user.as_str(), sent.password.expose().as_str()), ("", ""));
-    assert_eq!(sent.application, "reports");
+    assert_eq!((sent.application.as_str(), sent.server.as_str()), ("reports", ""));
     assert_eq!(sent.language, "Deutsch");
 }
 
