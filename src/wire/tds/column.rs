@@ -72,16 +72,8 @@ fn described(incoming: &mut Incoming<'_>, in_table: bool) -> Result<DataType, St
 }
 
 /// The value of an integer, at most eight bytes; NULL is none.
-pub(super) fn integer(incoming: &mut Incoming<'_>, data_type: DataType) -> Result<Option<i64>, Stop> {
-    let rest = incoming.rest();
-    let (head, body) = data_type.width.head(rest).map_err(|stop| match stop {
-        Stop::Short { at_least } => Stop::Short {
-            at_least: at_least.saturating_add(incoming.taken()),
-        },
-        Stop::UnknownType(_) | Stop::Broken(_) => stop,
-    })?;
-    incoming.bytes(head)?;
-    match body {
+fn integer(incoming: &mut Incoming<'_>, data_type: DataType) -> Result<Option<i64>, Stop> {
+    match incoming.length(data_type.width)? {
         Body::Bytes(count) => Ok(data_type::integer(incoming.bytes(count)?)),
         Body::Null | Body::Chunks => Ok(None),
     }

@@ -168,55 +168,19 @@ impl DataType {
 /// Reads a description (TYPE_INFO, 2.2.5.6).
 pub(super) fn read(incoming: &mut Incoming<'_>, place: Place) -> Result<DataType, Stop> {
     let id = incoming.u8()?;
+    if let Some((described, width)) = plain(id) {
+        incoming.bytes(described)?;
+        return Ok(DataType { id, width });
+    }
     let width = match id {
-        id::NULL => Width::Fixed(0),
-        id::INT1 | id::BIT => Width::Fixed(1),
-        id::INT2 => Width::Fixed(2),
-        id::INT4 | id::DATETIME4 | id::FLOAT4 | id::MONEY4 => Width::Fixed(4),
-        id::MONEY | id::DATETIME | id::FLOAT8 | id::INT8 => Width::Fixed(8),
-        id::DATE => Width::Byte,
-        id::GUID
-        | id::INT_N
-        | id::BIT_N
-        | id::FLOAT_N
-        | id::MONEY_N
-        | id::DATETIME_N
-        | id::TIME
-        | id::DATETIME2
-        | id::DATETIMEOFFSET
-        | id::CHAR_OLD
-        | id::VARCHAR_OLD
-        | id::BINARY_OLD
-        | id::VARBINARY_OLD => {
-            incoming.u8()?; // the longest value, or the scale of a time
-            Width::Byte
-        }
-        id::DECIMAL_OLD | id::NUMERIC_OLD | id::DECIMAL_N | id::NUMERIC_N => {
-            incoming.bytes(3)?; // the longest value, precision, scale
-            Width::Byte
-        }
         id::VARBINARY => short(incoming.u16()?),
         id::VARCHAR | id::NVARCHAR => {
             let width = short(incoming.u16()?);
             incoming.bytes(COLLATION_BYTES)?;
             width
         }
-        id::BINARY => {
-            incoming.u16()?;
-            Width::Short
-        }
-        id::CHAR | id::NCHAR => {
-            incoming.u16()?;
-            incoming.bytes(COLLATION_BYTES)?;
-            Width::Short
-        }
-        id::VECTOR => {
-            incoming.u16()?;
-            incoming.u8()?; // the type of its elements
-            Width::Short
-        }
         id::IMAGE | id::TEXT | id::NTEXT => {
-            incoming.u32()?;
+            incoming.u32()?; // the longest value
             if id != id::IMAGE {
                 incoming.bytes(COLLATION_BYTES)?;
             }
@@ -224,10 +188,6 @@ pub(super) fn read(incoming: &mut Incoming<'_>, place: Place) -> Result<DataType
                 Place::Reply => Width::TextPointer,
                 Place::Request => Width::Long,
             }
-        }
-        id::VARIANT => {
-            incoming.u32()?;
-            Width::Long
         }
         id::UDT => clr_type(incoming, place)?,
         id::XML => {
@@ -238,10 +198,36 @@ pub(super) fn read(incoming: &mut Incoming<'_>, place: Place) -> Result<DataType
             }
             Width::Chunks
         }
-        id::JSON => Width::Chunks,
         unknown => return Err(Stop::UnknownType(unknown)),
     };
     Ok(DataType { id, width })
+}
+
+/// Types whose descriptions have one length and tell nothing of the width of values: how many bytes behind the id
+/// describe them, and that width.
+const fn plain(id: u8) -> Option<(usize, Width)> {
+    Some(match id {
+        id::NULL => (0, Width::Fixed(0)),
+        id::INT1 | id::BIT => (0, Width::Fixed(1)),
+        id::INT2 => (0, Width::Fixed(2)),
+        id::INT4 | id::DATETIME4 | id::FLOAT4 | id::MONEY4 => (0, Width::Fixed(4)),
+        id::MONEY | id::DATETIME | id::FLOAT8 | id::INT8 => (0, Width::Fixed(8)),
+        id::DATE => (0, Width::Byte),
+        // The longest value.
+        id::GUID | id::INT_N | id::BIT_N | id::FLOAT_N | id::MONEY_N | id::DATETIME_N => (1, Width::Byte),
+        id::CHAR_OLD | id::VARCHAR_OLD | id::BINARY_OLD | id::VARBINARY_OLD => (1, Width::Byte),
+        // The digits of a second.
+        id::TIME | id::DATETIME2 | id::DATETIMEOFFSET => (1, Width::Byte),
+        // The longest value, precision, scale.
+        id::DECIMAL_OLD | id::NUMERIC_OLD | id::DECIMAL_N | id::NUMERIC_N => (3, Width::Byte),
+        id::BINARY => (2, Width::Short),
+        id::CHAR | id::NCHAR => (2 + COLLATION_BYTES, Width::Short),
+        // The longest value, the type of the elements.
+        id::VECTOR => (3, Width::Short),
+        id::VARIANT => (4, Width::Long),
+        id::JSON => (0, Width::Chunks),
+        _ => return None,
+    })
 }
 
 const fn short(longest: u16) -> Width {

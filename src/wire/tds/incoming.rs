@@ -2,6 +2,7 @@
 //! it says how many there must be before it is worth asking again.
 
 use crate::wire::misbehaved::PeerMisbehaved;
+use crate::wire::tds::data_type::{Body, Width};
 use crate::wire::tds::utf16::{UNIT_BYTES, Utf16};
 
 /// Why an item could not be read.
@@ -14,6 +15,17 @@ pub(super) enum Stop {
     /// A type that this code does not know, so that nobody can say where the item ends.
     UnknownType(u8),
     Broken(PeerMisbehaved),
+}
+
+impl Stop {
+    /// Where nothing more will come: what is short is broken.
+    pub(super) fn misbehaved(self, what: &'static str) -> PeerMisbehaved {
+        match self {
+            Self::Short { .. } => PeerMisbehaved::Truncated { what },
+            Self::UnknownType(_) => PeerMisbehaved::UnknownValue { what },
+            Self::Broken(misbehaved) => misbehaved,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +51,12 @@ impl<'a> Incoming<'a> {
     /// What was not read yet.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    pub(super) fn take_rest(&mut self) -> &'a [u8] {
+        let rest = self.rest();
+        self.taken = self.bytes.len();
+        rest
     }
 
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Stop> {
@@ -90,7 +108,19 @@ impl<'a> Incoming<'a> {
         self.bytes(count)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
+    /// The length of a value, without the value.
+    pub(super) fn length(&mut self, width: Width) -> Result<Body, Stop> {
+        let (head, body) = width.head(self.rest()).map_err(|stop| match stop {
+            Stop::Short { at_least } => Stop::Short {
+                at_least: at_least.saturating_add(self.taken),
+            },
+            Stop::UnknownType(_) | Stop::Broken(_) => stop,
+        })?;
+        self.bytes(head)?;
+        Ok(body)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         let bytes = self.bytes(N)?;
         // `bytes` gave exactly N.
         bytes.first_chunk().copied().ok_or(Stop::Short {
@@ -99,15 +129,11 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// Reads within `body`, which is all that there will be: what is short there is broken.
+/// Reads within `body`, which is all that there will be.
 pub(super) fn within<'a, T>(
     what: &'static str,
     body: &'a [u8],
     read: impl FnOnce(&mut Incoming<'a>) -> Result<T, Stop>,
 ) -> Result<T, PeerMisbehaved> {
-    read(&mut Incoming::new(body)).map_err(|stop| match stop {
-        Stop::Short { .. } => PeerMisbehaved::Truncated { what },
-        Stop::UnknownType(_) => PeerMisbehaved::UnknownValue { what },
-        Stop::Broken(misbehaved) => misbehaved,
-    })
+    read(&mut Incoming::new(body)).map_err(|stop| stop.misbehaved(what))
 }

@@ -6,9 +6,15 @@
 mod column;
 mod data_type;
 pub mod event;
+pub mod headers;
 mod incoming;
+pub mod procedure;
 pub mod reply;
+pub mod request;
 pub mod rows;
+pub mod rpc;
+mod table;
 pub mod tag;
 pub mod token;
+pub mod turn;
 pub mod utf16;

@@ -308,33 +308,34 @@ fn put_binary_type(out: &mut Vec<u8>, bytes_max: u16) {
 
 /// A value with its length.
 pub(super) fn put_cell(out: &mut Vec<u8>, kind: ColumnKind, cell: Cell<'_>) {
-    if !fits(kind, cell) {
-        put_null(out, kind);
-        return;
-    }
-    match cell {
-        Cell::Null => {}
-        Cell::Bit(value) => put_short_value(out, &[u8::from(value)]),
-        Cell::Int(value) => put_short_value(out, &value.to_le_bytes()),
-        Cell::BigInt(value) => put_short_value(out, &value.to_le_bytes()),
-        Cell::Float(value) => put_short_value(out, &value.to_le_bytes()),
-        Cell::Decimal(value) => put_decimal(out, kind, value),
-        Cell::DateTime2 { ticks, days } => {
+    match (kind, cell) {
+        (ColumnKind::Bit, Cell::Bit(value)) => put_short_value(out, &[u8::from(value)]),
+        (ColumnKind::Int, Cell::Int(value)) => put_short_value(out, &value.to_le_bytes()),
+        (ColumnKind::BigInt, Cell::BigInt(value)) => put_short_value(out, &value.to_le_bytes()),
+        (ColumnKind::Float, Cell::Float(value)) => put_short_value(out, &value.to_le_bytes()),
+        (ColumnKind::Decimal { precision, .. }, Cell::Decimal(value)) => put_decimal(out, precision, value),
+        (ColumnKind::DateTime2 { scale }, Cell::DateTime2 { ticks, days }) => {
             let time = ticks.to_le_bytes();
-            let time = time.get(..time_bytes(kind)).unwrap_or_default();
+            let time = time.get(..time_bytes(scale)).unwrap_or_default();
             let [a, b, c, _] = days.to_le_bytes();
             put_short_value(out, &[time, &[a, b, c]].concat());
         }
-        Cell::UniqueIdentifier(value) => put_short_value(out, &value),
-        Cell::Text(text) => {
-            let mut value = Vec::with_capacity(text.len().saturating_mul(2));
-            match kind {
-                ColumnKind::NVarChar(units) => utf16::put_at_most(&mut value, text, usize::from(units)),
-                _ => utf16::put(&mut value, text),
-            };
-            put_long_value(out, kind, &value);
+        (ColumnKind::UniqueIdentifier, Cell::UniqueIdentifier(value)) => put_short_value(out, &value),
+        (ColumnKind::NVarChar(units), Cell::Text(text)) => {
+            let mut value = Vec::new();
+            utf16::put_at_most(&mut value, text, usize::from(units));
+            put_long_value(out, &value);
         }
-        Cell::Bytes(value) => put_long_value(out, kind, value),
+        (ColumnKind::NVarCharMax, Cell::Text(text)) => {
+            let mut value = Vec::new();
+            utf16::put(&mut value, text);
+            put_chunked(out, &value, usize::MAX);
+        }
+        (ColumnKind::VarBinary(bytes), Cell::Bytes(value)) => {
+            put_long_value(out, value.get(..usize::from(bytes)).unwrap_or(value));
+        }
+        (ColumnKind::VarBinaryMax, Cell::Bytes(value)) => put_chunked(out, value, usize::MAX),
+        _ => put_null(out, kind),
     }
 }
 
@@ -362,17 +363,8 @@ fn put_short_value(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// With a length of two bytes, or as one chunk.
-fn put_long_value(out: &mut Vec<u8>, kind: ColumnKind, value: &[u8]) {
-    if matches!(kind, ColumnKind::NVarCharMax | ColumnKind::VarBinaryMax) {
-        put_chunked(out, value, usize::MAX);
-        return;
-    }
-    let limit = match kind {
-        ColumnKind::VarBinary(bytes) => usize::from(bytes),
-        _ => value.len(),
-    };
-    let value = value.get(..limit).unwrap_or(value);
+/// With a length of two bytes.
+fn put_long_value(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(&u16::try_from(value.len()).unwrap_or_default().to_le_bytes());
     out.extend_from_slice(value);
 }
@@ -389,15 +381,11 @@ pub fn put_chunked(out: &mut Vec<u8>, value: &[u8], chunk_max: usize) {
 }
 
 /// Sign, then the digits as a number (2.2.5.5.1.6).
-fn put_decimal(out: &mut Vec<u8>, kind: ColumnKind, value: i128) {
-    let bytes = match kind {
-        ColumnKind::Decimal { precision, .. } => decimal_bytes(precision),
-        _ => 16,
-    };
+fn put_decimal(out: &mut Vec<u8>, precision: u8, value: i128) {
     let digits = value.unsigned_abs().to_le_bytes();
-    let mut value = vec![u8::from(value >= 0)];
-    value.extend(digits.iter().take(usize::from(bytes)));
-    put_short_value(out, &value);
+    let mut bytes = vec![u8::from(value >= 0)];
+    bytes.extend(digits.iter().take(usize::from(decimal_bytes(precision))));
+    put_short_value(out, &bytes);
 }
 
 const fn decimal_bytes(precision: u8) -> u8 {
@@ -409,10 +397,10 @@ const fn decimal_bytes(precision: u8) -> u8 {
     }
 }
 
-const fn time_bytes(kind: ColumnKind) -> usize {
-    match kind {
-        ColumnKind::DateTime2 { scale: 0..=2 } => 3,
-        ColumnKind::DateTime2 { scale: 3..=4 } => 4,
+const fn time_bytes(scale: u8) -> usize {
+    match scale {
+        0..=2 => 3,
+        3..=4 => 4,
         _ => 5,
     }
 }

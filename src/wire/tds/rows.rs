@@ -76,9 +76,7 @@ fn values(columns: &[DataType], incoming: &mut Incoming<'_>) -> Result<Vec<Value
 }
 
 fn value(column: DataType, incoming: &mut Incoming<'_>) -> Result<Value, Stop> {
-    let (head, body) = column.width.head(incoming.rest())?;
-    incoming.bytes(head)?;
-    Ok(match body {
+    Ok(match incoming.length(column.width)? {
         Body::Null => Value::Null,
         Body::Bytes(count) => {
             let bytes = incoming.bytes(count)?;
@@ -122,5 +120,129 @@ fn of_type(id: u8, bytes: &[u8]) -> Value {
         }
         id::VARBINARY | id::BINARY | id::IMAGE => Value::Bytes(bytes.to_vec()),
         _ => Value::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tds::event::{DoneKind, DoneStatus};
+    use crate::wire::tds::reply::{self, Cell, Column, ColumnKind};
+
+    fn columns() -> Vec<Column<'static>> {
+        let column = |kind| Column { name: "", kind };
+        vec![
+            column(ColumnKind::Int),
+            column(ColumnKind::BigInt),
+            column(ColumnKind::NVarChar(20)),
+            column(ColumnKind::NVarCharMax),
+            column(ColumnKind::VarBinary(8)),
+            column(ColumnKind::VarBinaryMax),
+            column(ColumnKind::Float),
+        ]
+    }
+
+    const CELLS: [Cell<'static>; 7] = [
+        Cell::Int(-53),
+        Cell::BigInt(1 << 40),
+        Cell::Text("größer"),
+        Cell::Text("😀"),
+        Cell::Bytes(b"\x00\x01"),
+        Cell::Null,
+        Cell::Float(1.5),
+    ];
+
+    fn expected() -> Vec<Value> {
+        vec![
+            Value::Int(-53),
+            Value::Int(1 << 40),
+            Value::Text("größer".into()),
+            Value::Text("😀".into()),
+            Value::Bytes(vec![0, 1]),
+            Value::Null,
+            Value::Other,
+        ]
+    }
+
+    /// Behind a reset and before other rows.
+    fn around(row: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut payload = vec![];
+        reply::put_reset_ack(&mut payload);
+        row(&mut payload);
+        reply::put_done(&mut payload, DoneKind::Batch, DoneStatus::MORE, 0, 1);
+        reply::put_columns(&mut payload, &columns()[..1]);
+        reply::put_row(&mut payload, &columns()[..1], &[Cell::Int(1)]);
+        reply::put_done(&mut payload, DoneKind::Batch, DoneStatus::FINAL, 0, 1);
+        payload
+    }
+
+    #[test]
+    fn the_first_row_is_read() {
+        for put_row in [reply::put_row, reply::put_compact_row] {
+            let payload = around(|out| {
+                reply::put_columns(out, &columns());
+                put_row(out, &columns(), &CELLS);
+                put_row(out, &columns(), &[]);
+            });
+            assert_eq!(first_row(&payload), Ok(Some(expected())));
+        }
+    }
+
+    #[test]
+    fn variants_bring_their_type() {
+        let cases: [(&[u8], Value); 6] = [
+            (&[], Value::Null),
+            (&[0x38, 0, 7, 0, 0, 0], Value::Int(7)),
+            (
+                &[0xE7, 7, 9, 4, 0xD0, 0, 0x34, 20, 0, b'a', 0],
+                Value::Text("a".into()),
+            ),
+            (
+                &[0xA7, 7, 9, 4, 0xD0, 0, 0x34, 20, 0, b'a'],
+                Value::Text("a".into()),
+            ),
+            (&[0xA7, 7, 9, 4, 0xD0, 0, 0x34, 20, 0, 0xF6], Value::Other),
+            (&[0xA5, 2, 20, 0, 1], Value::Bytes(vec![1])),
+        ];
+        for (variant, expected) in cases {
+            let payload = around(|out| {
+                out.extend([
+                    tag::COLMETADATA,
+                    1,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0x62,
+                    0x49,
+                    0x1F,
+                    0,
+                    0,
+                    0,
+                    tag::ROW,
+                ]);
+                out.extend(u32::try_from(variant.len()).unwrap().to_le_bytes());
+                out.extend(variant);
+            });
+            assert_eq!(first_row(&payload), Ok(Some(vec![expected])));
+        }
+    }
+
+    #[test]
+    fn a_reply_without_rows_or_without_end_has_none() {
+        let mut payload = vec![];
+        reply::put_columns(&mut payload, &columns());
+        reply::put_done(&mut payload, DoneKind::Batch, DoneStatus::FINAL, 0, 0);
+        assert_eq!(first_row(&payload), Ok(None));
+        assert_eq!(first_row(&[]), Ok(None));
+        assert_eq!(first_row(&[0x42]), Ok(None));
+        let payload = around(|out| {
+            reply::put_columns(out, &columns());
+            reply::put_row(out, &columns(), &CELLS);
+        });
+        assert_eq!(first_row(&payload[..payload.len() - 1]), Ok(None));
     }
 }
