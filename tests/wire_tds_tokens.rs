@@ -2,10 +2,15 @@
 //! same in streams of random tokens of all types, and we read what it writes.
 
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "a stream that cannot be read fails the test"
 )]
+
+#[path = "support/tds_types.rs"]
+mod tds_types;
 
 use bytes::Bytes;
 use gatepost::wire::Decoded;
@@ -16,8 +21,10 @@ use gatepost::wire::tds::rpc::Extent;
 use gatepost::wire::tds::token::{End, Reader};
 use proptest::prelude::*;
 use tds_protocol::rpc::{ProcId, RpcParam, RpcRequest, TypeInfo};
-use tds_protocol::sql_batch;
+use tds_protocol::sql_batch::SqlBatch;
 use tds_protocol::token::{ColMetaData, EnvChangeValue, Token, TokenParser};
+
+use crate::tds_types::{Handmade, all_types, put_result, with_long_length};
 
 /// What both readers are asked about.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -143,197 +150,6 @@ fn theirs(payload: &[u8]) -> Told {
     told
 }
 
-/// A type that the writers lack: its description, values without NULL, NULL.
-struct Handmade {
-    described: Vec<u8>,
-    values: Vec<Vec<u8>>,
-    null: Option<Vec<u8>>,
-    /// Does the other codec know it?
-    is_common: bool,
-}
-
-const COLLATION: [u8; 5] = reply::COLLATION;
-
-fn with_length(value: &[u8]) -> Vec<u8> {
-    [&[u8::try_from(value.len()).unwrap()], value].concat()
-}
-
-fn with_short_length(value: &[u8]) -> Vec<u8> {
-    [&u16::try_from(value.len()).unwrap().to_le_bytes(), value].concat()
-}
-
-fn with_long_length(value: &[u8]) -> Vec<u8> {
-    [&u32::try_from(value.len()).unwrap().to_le_bytes(), value].concat()
-}
-
-/// Chunks of three bytes, behind the sum of their lengths or behind "unknown".
-fn chunked(value: &[u8], is_known: bool) -> Vec<u8> {
-    let mut out = vec![];
-    reply::put_chunked(&mut out, value, 3);
-    if !is_known {
-        out.splice(..8, (u64::MAX - 1).to_le_bytes());
-    }
-    out
-}
-
-fn behind_text_pointer(value: &[u8]) -> Vec<u8> {
-    [&[16; 17][..], &[0; 8], &with_long_length(value)].concat()
-}
-
-fn all_types() -> Vec<Handmade> {
-    let mut types = vec![];
-    let mut add = |described: &[u8], values: Vec<Vec<u8>>, null: Option<&[u8]>| {
-        types.push(Handmade {
-            described: described.to_vec(),
-            values,
-            null: null.map(<[u8]>::to_vec),
-            is_common: true,
-        });
-    };
-    for (id, bytes) in [
-        (0x30, 1),
-        (0x32, 1),
-        (0x34, 2),
-        (0x38, 4),
-        (0x3A, 4),
-        (0x3B, 4),
-        (0x3C, 8),
-        (0x3D, 8),
-        (0x3E, 8),
-        (0x7A, 4),
-        (0x7F, 8),
-        (0x1F, 0),
-    ] {
-        add(&[id], vec![vec![id; bytes]], None);
-    }
-    for (id, lengths) in [
-        (0x24, &[16][..]),
-        (0x26, &[1, 2, 4, 8]),
-        (0x68, &[1]),
-        (0x6D, &[4, 8]),
-        (0x6E, &[4, 8]),
-        (0x6F, &[4, 8]),
-        (0x29, &[3, 4, 5]),
-        (0x2A, &[6, 7, 8]),
-        (0x2B, &[8, 9, 10]),
-        (0x25, &[1, 200]),
-        (0x27, &[1, 200]),
-        (0x2D, &[1, 200]),
-        (0x2F, &[1, 200]),
-    ] {
-        let values = lengths.iter().map(|length| with_length(&vec![id; *length]));
-        add(&[id, 8], values.collect(), Some(&[0]));
-    }
-    add(&[0x28], vec![with_length(&[1, 2, 3])], Some(&[0]));
-    for id in [0x37, 0x3F, 0x6A, 0x6C] {
-        let values = [5, 9, 13, 17].map(|length| with_length(&vec![1; length]));
-        add(&[id, 17, 38, 4], values.to_vec(), Some(&[0]));
-    }
-    let shorts = || {
-        [0, 1, 7000]
-            .map(|length| with_short_length(&vec![b'x'; length]))
-            .to_vec()
-    };
-    for id in [0xA7, 0xAF, 0xE7, 0xEF] {
-        let described = [&[id, 0x40, 0x1F], &COLLATION[..]].concat();
-        add(&described, shorts(), Some(&[0xFF, 0xFF]));
-    }
-    for id in [0xA5, 0xAD] {
-        add(&[id, 0x40, 0x1F], shorts(), Some(&[0xFF, 0xFF]));
-    }
-    let chunks = || {
-        [
-            chunked(b"", true),
-            chunked(b"abcdefg", true),
-            chunked(b"abcdefg", false),
-        ]
-        .to_vec()
-    };
-    let no_chunks = Some(&[0xFF; 8][..]);
-    for id in [0xA7, 0xE7] {
-        let described = [&[id, 0xFF, 0xFF], &COLLATION[..]].concat();
-        add(&described, chunks(), no_chunks);
-    }
-    add(&[0xA5, 0xFF, 0xFF], chunks(), no_chunks);
-    add(&[0xF1, 0], chunks(), no_chunks);
-    // XML with the names of database, schema, collection; a CLR type with those of the type and its assembly.
-    add(
-        &[0xF1, 1, 1, b'd', 0, 1, b's', 0, 2, 0, b'x', 0, b'y', 0],
-        chunks(),
-        no_chunks,
-    );
-    let clr = [0xF0, 9, 0, 1, b'd', 0, 1, b's', 0, 1, b't', 0, 1, 0, b'a', 0];
-    add(&clr, chunks(), no_chunks);
-    // With the name of their table, in two parts and in none.
-    let longs = || [behind_text_pointer(b""), behind_text_pointer(&[b'l'; 3000])].to_vec();
-    let text = [
-        &[0x23, 255, 255, 0, 0],
-        &COLLATION[..],
-        &[2, 1, 0, b'd', 0, 1, 0, b't', 0],
-    ]
-    .concat();
-    add(&text, longs(), Some(&[0]));
-    let ntext = [&[0x63, 255, 255, 0, 0], &COLLATION[..], &[0]].concat();
-    add(&ntext, longs(), Some(&[0]));
-    add(&[0x22, 255, 255, 0, 0, 1, 1, 0, b't', 0], longs(), Some(&[0]));
-    let variants = [
-        &[0x38, 0, 1, 2, 3, 4][..],
-        &[0xE7, 7, 9, 4, 0xD0, 0, 0x34, 20, 0, b'a', 0],
-    ];
-    let variants = variants.map(with_long_length).to_vec();
-    add(&[0x62, 0x49, 0x1F, 0, 0], variants, Some(&[0; 4]));
-    add(&[0xF4], chunks(), no_chunks);
-    add(
-        &[0xF5, 20, 0, 0],
-        vec![with_short_length(&[7; 20])],
-        Some(&[0xFF, 0xFF]),
-    );
-    for handmade in &mut types {
-        handmade.is_common = !matches!(handmade.described[0], 0xF4 | 0xF5);
-    }
-    types
-}
-
-/// A result set of these types; every row picks values, `None` is NULL where the type has one.
-fn put_result(out: &mut Vec<u8>, types: &[&Handmade], rows: &[Vec<Option<usize>>], is_compact: bool) {
-    out.push(0x81);
-    out.extend(u16::try_from(types.len()).unwrap().to_le_bytes());
-    for handmade in types {
-        out.extend([0, 0, 0, 0, 9, 0]);
-        out.extend(&handmade.described);
-        out.extend([1, b'c', 0]);
-    }
-    for row in rows {
-        let picked: Vec<_> = types.iter().zip(row.iter().cycle()).collect();
-        let is_null =
-            |(handmade, pick): &(&&Handmade, &Option<usize>)| pick.is_none() && handmade.null.is_some();
-        out.push(if is_compact { 0xD2 } else { 0xD1 });
-        if is_compact {
-            let mut nulls = vec![0_u8; types.len().div_ceil(8)];
-            for (index, pick) in picked.iter().enumerate() {
-                nulls[index / 8] |= u8::from(is_null(pick)) << (index % 8);
-            }
-            out.extend(nulls);
-        }
-        for pick in picked {
-            let (handmade, index) = pick;
-            match &handmade.null {
-                Some(_) if is_null(&pick) && is_compact => {}
-                Some(null) if is_null(&pick) => out.extend(null),
-                _ => out.extend(&handmade.values[index.unwrap_or_default() % handmade.values.len()]),
-            }
-        }
-    }
-    let count = rows.len() as u64;
-    reply::put_done(
-        out,
-        DoneKind::Batch,
-        DoneStatus::COUNT.and(DoneStatus::MORE),
-        0xC1,
-        count,
-    );
-}
-
 fn put_final_done(out: &mut Vec<u8>) {
     reply::put_done(out, DoneKind::Batch, DoneStatus::FINAL, 0, 0);
 }
@@ -445,7 +261,7 @@ fn put_any(out: &mut Vec<u8>, any: &Any, types: &[Handmade]) {
             0 => reply::put_database(out, text, "master"),
             1 => reply::put_language(out, text, ""),
             2 => reply::put_packet_size(out, *id as u16, 4096),
-            3 => reply::put_collation(out, COLLATION, [0; 5]),
+            3 => reply::put_collation(out, reply::COLLATION, [0; 5]),
             4 => reply::put_begin(out, *id),
             5 => reply::put_commit(out, *id),
             6 => reply::put_rollback(out, *id),
@@ -539,13 +355,13 @@ proptest! {
     }
 
     #[test]
-    fn statements_of_theirs_are_read(sql in ".{0,200}", descriptor: u64) {
-        let payload = sql_batch::encode_sql_batch_with_transaction(&sql, descriptor);
+    fn statements_of_theirs_are_read(sql in ".{0,200}") {
+        let payload = SqlBatch::new(&sql).encode();
         let Decoded::Message(Request::Batch(batch)) = request::read(request::kind::BATCH, Seen::Whole(&payload)).unwrap() else {
             panic!("not a batch")
         };
         prop_assert_eq!(batch.text.decoded(), Some(sql));
-        prop_assert_eq!(batch.headers.transaction.map(|it| it.descriptor), Some(descriptor));
+        prop_assert_eq!(batch.headers.transaction.map(|it| it.descriptor), Some(0));
     }
 
     #[test]
