@@ -66,6 +66,12 @@ impl RefusalCode {
 pub enum Reason {
     TokenInClear,
     NoToken,
+    /// An empty password from a protocol whose drivers drop long ones.
+    PasswordDropped,
+    /// A way to log in that brings no token of ours.
+    LoginWay {
+        what: &'static str,
+    },
     /// Not three base64url parts, too long, or not a JWT at all.
     TokenMalformed,
     TokenExpired {
@@ -218,6 +224,7 @@ impl fmt::Display for Reason {
                 let waited = humantime::format_duration(seconds(*waited));
                 return write!(f, "no database connection became free within {waited}");
             }
+            Self::LoginWay { what } => return write!(f, "{what} is not possible through gatepost"),
             Self::TimedOut { what } => return write!(f, "{what} took too long"),
             Self::Malformed { what } => return write!(f, "malformed {what}"),
             Self::TooLarge { what, limit } => {
@@ -226,6 +233,7 @@ impl fmt::Display for Reason {
             Self::Unsupported { what } => return write!(f, "{what} is not supported"),
             Self::TokenInClear => "a token is only accepted inside TLS",
             Self::NoToken => "no token was sent",
+            Self::PasswordDropped => "no token was sent: the password is empty",
             Self::TokenMalformed => "the password is not a token",
             Self::TokenNotYetValid => "token is not valid yet",
             Self::TokenSignature => "token signature cannot be verified",
@@ -252,6 +260,11 @@ impl fmt::Display for Reason {
     }
 }
 
+const PASSWORD_DROPPED_HINT: &str = "pymssql and other FreeTDS clients send an empty password in place of one over 128 characters. \
+     Exchange the token for a ticket (POST /v1/ticket) and send that as the password.";
+const UNSUPPORTED_HINT: &str = "Change the client driver's settings or take a newer one; \
+     on PostgreSQL client_encoding UTF8 always works.";
+
 impl Reason {
     fn hint(&self) -> Option<String> {
         let fixed = match self {
@@ -268,6 +281,8 @@ impl Reason {
             }
             Self::TokenInClear => "Connect with TLS (sslmode=verify-full, or at least sslmode=require).",
             Self::NoToken => "Send an OIDC access token in the password field.",
+            Self::PasswordDropped => PASSWORD_DROPPED_HINT,
+            Self::LoginWay { .. } => "Connect with an access token, or send it or a ticket as the password.",
             Self::TokenMalformed => {
                 "Send an OIDC access token (a JWT) in the password field, whole and unquoted."
             }
@@ -315,9 +330,7 @@ impl Reason {
                 "Send less at once; large values belong into parameters or COPY. \
                  See the limits in gatepost's documentation."
             }
-            Self::Unsupported { .. } => {
-                "Change the client driver's settings; client_encoding UTF8 always works."
-            }
+            Self::Unsupported { .. } => UNSUPPORTED_HINT,
             Self::TimedOut { .. } | Self::Malformed { .. } => "Check the client driver and its settings.",
             Self::Internal => "Tell the operator the session reference.",
         };

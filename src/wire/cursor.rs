@@ -36,6 +36,34 @@ impl<'a> Cursor<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    pub fn u64(&mut self) -> Result<u64, PeerMisbehaved> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub fn u16_le(&mut self) -> Result<u16, PeerMisbehaved> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub fn i16_le(&mut self) -> Result<i16, PeerMisbehaved> {
+        self.array().map(i16::from_le_bytes)
+    }
+
+    pub fn u32_le(&mut self) -> Result<u32, PeerMisbehaved> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub fn i32_le(&mut self) -> Result<i32, PeerMisbehaved> {
+        self.array().map(i32::from_le_bytes)
+    }
+
+    pub fn u64_le(&mut self) -> Result<u64, PeerMisbehaved> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub fn i64_le(&mut self) -> Result<i64, PeerMisbehaved> {
+        self.array().map(i64::from_le_bytes)
+    }
+
     /// The bytes up to the next NUL, which is passed over.
     pub fn cstr(&mut self) -> Result<&'a [u8], PeerMisbehaved> {
         let end = self.rest.iter().position(|byte| *byte == 0);
@@ -71,7 +99,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], PeerMisbehaved> {
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], PeerMisbehaved> {
         let (taken, rest) = self
             .rest
             .split_first_chunk::<N>()
@@ -108,6 +137,21 @@ mod tests {
         assert_eq!(Cursor::new("test", b"abc").u32().map(|_| 0), short);
         assert_eq!(Cursor::new("test", b"abc").cstr().map(|_| 0), short);
         assert_eq!(Cursor::new("test", b"abc").bytes(usize::MAX).map(|_| 0), short);
+    }
+
+    #[test]
+    fn reads_with_the_small_end_first() {
+        let mut cursor = Cursor::new(
+            "test",
+            b"\x01\x02\xfe\xff\x01\0\0\x80\xff\xff\xff\xff\x01\0\0\0\0\0\0\x80",
+        );
+        assert_eq!(cursor.u16_le(), Ok(0x0201));
+        assert_eq!(cursor.i16_le(), Ok(-2));
+        assert_eq!(cursor.u32_le(), Ok(0x8000_0001));
+        assert_eq!(cursor.i32_le(), Ok(-1));
+        assert_eq!(cursor.clone().i64_le(), Ok(i64::MIN + 1));
+        assert_eq!(cursor.u64_le(), Ok(0x8000_0000_0000_0001));
+        assert_eq!(cursor.finish(), Ok(()));
     }
 
     #[test]

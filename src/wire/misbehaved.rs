@@ -21,6 +21,18 @@ pub enum PeerMisbehaved {
     TooMany { what: &'static str, limit: usize },
     #[error("{what} is not UTF-8")]
     NotUtf8 { what: &'static str },
+    #[error("{what} is not UTF-16")]
+    NotUtf16 { what: &'static str },
+    #[error("{what} points outside of its message")]
+    OutOfRange { what: &'static str },
+    #[error("{what} lies over another one")]
+    Overlapping { what: &'static str },
+    #[error("{what} is there twice")]
+    Twice { what: &'static str },
+    #[error("{what} is missing")]
+    Missing { what: &'static str },
+    #[error("{what} contradicts itself")]
+    Contradiction { what: &'static str },
     #[error("{what} has an unknown value")]
     UnknownValue { what: &'static str },
     #[error("unknown message type 0x{tag:02x}")]
@@ -42,6 +54,12 @@ impl Refuse for PeerMisbehaved {
             | Self::TrailingBytes { what }
             | Self::LengthTooSmall { what, .. }
             | Self::NotUtf8 { what }
+            | Self::NotUtf16 { what }
+            | Self::OutOfRange { what }
+            | Self::Overlapping { what }
+            | Self::Twice { what }
+            | Self::Missing { what }
+            | Self::Contradiction { what }
             | Self::UnknownValue { what } => Reason::Malformed { what },
             Self::TooLarge { what, limit, .. } => Reason::TooLarge { what, limit: *limit },
             Self::TooMany { what, .. } => Reason::Malformed { what },

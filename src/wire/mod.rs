@@ -7,6 +7,7 @@
 pub mod cursor;
 pub mod misbehaved;
 pub mod pg;
+pub mod tds;
 
 pub use cursor::Cursor;
 pub use misbehaved::PeerMisbehaved;

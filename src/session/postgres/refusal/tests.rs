@@ -21,6 +21,18 @@ fn about_tokens() -> Vec<Row> {
         (TlsRequired, Reason::TokenInClear, "a start-up packet outside TLS"),
         (TokenMissing, Reason::NoToken, "an empty password"),
         (
+            TokenMissing,
+            Reason::PasswordDropped,
+            "an empty password from a SQL Server client",
+        ),
+        (
+            TokenMissing,
+            Reason::LoginWay {
+                what: "Windows authentication",
+            },
+            "a login to SQL Server that brings no token: Windows authentication, a new password",
+        ),
+        (
             TokenRejected,
             Reason::TokenMalformed,
             "a password that is no JWT, or too long for one",
@@ -276,9 +288,11 @@ const fn number(reason: &Reason) -> usize {
         Reason::TooLarge { .. } => 34,
         Reason::Unsupported { .. } => 35,
         Reason::Internal => 36,
+        Reason::PasswordDropped => 37,
+        Reason::LoginWay { .. } => 38,
     }
 }
-const REASONS: usize = 37;
+const REASONS: usize = 39;
 
 #[derive(Debug)]
 struct Zero;
