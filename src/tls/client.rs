@@ -13,9 +13,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::domain::{Engine, Secret};
+use crate::tls::carrier::Carrier;
+use crate::tls::records::Records;
 use crate::tls::stream::Stream;
 use crate::tls::verifier::AnyName;
-use crate::tls::{ALPN_POSTGRESQL, ALPN_TDS, TlsError, pem, provider};
+use crate::wire::tds::tls_wrap::{TlsPlace, Unwrap};
+use crate::tls::{ALPN_POSTGRESQL, ALPN_TDS, IN_PACKETS, TlsError, pem, provider};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -101,12 +104,37 @@ impl ClientTls {
     /// The handshake alone: the caller has sent SSLRequest and read its answer, and sets the time
     /// limit. `Mode::Disable` is an error, never a silent plain connection.
     pub async fn connect(&self, socket: TcpStream, host: &str) -> Result<Stream, TlsError> {
+        let stream = self.handshake(Carrier::Bare(socket), host).await?;
+        Ok(Stream::Client(Box::new(stream)))
+    }
+
+    /// The handshake with SQL Server, where its protocol has it.
+    pub async fn connect_tds(
+        &self,
+        socket: TcpStream,
+        host: &str,
+        place: TlsPlace,
+    ) -> Result<Stream, TlsError> {
+        let carrier = match place {
+            TlsPlace::Strict => Carrier::Bare(socket),
+            TlsPlace::InPrelogin => Carrier::in_packets(socket, Unwrap::from_server()),
+        };
+        let mut stream = self.handshake(carrier, host).await?;
+        stream.get_mut().0.established();
+        Ok(Stream::Records(Box::new(Records::new(stream))))
+    }
+
+    async fn handshake(
+        &self,
+        carrier: Carrier,
+        host: &str,
+    ) -> Result<tokio_rustls::client::TlsStream<Carrier>, TlsError> {
         let config = self.config.clone().ok_or(TlsError::Disabled)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHost {
             host: host.to_owned(),
         })?;
-        let stream = TlsConnector::from(config).connect(name, socket).await;
-        Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
+        let stream = TlsConnector::from(config).connect(name, carrier).await;
+        stream.map_err(TlsError::Handshake)
     }
 
     /// When our own certificate expires; `None` without one.
@@ -184,7 +212,7 @@ pub async fn connect_https(socket: TcpStream, host: &str, ca: Option<&Path>) -> 
         host: host.to_owned(),
     })?;
     let connector = TlsConnector::from(HttpsTrust::load(ca)?.config());
-    let stream = connector.connect(name, socket).await;
+    let stream = connector.connect(name, Carrier::Bare(socket)).await;
     Ok(Stream::Client(Box::new(stream.map_err(TlsError::Handshake)?)))
 }
 
@@ -199,13 +227,9 @@ fn full(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     Ok(verifier)
 }
 
-const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
-
-/// TLS inside of PRELOGIN packets is TLS 1.2 and nothing newer: what a server sends after a handshake of TLS
-/// 1.3 would no longer stand in packets (MS-TDS 3.2.5.2, where TDS 8.0 is for TLS 1.3).
 fn versions(settings: &ClientSettings) -> &'static [&'static SupportedProtocolVersion] {
     match (settings.engine, settings.mode) {
-        (Engine::SqlServer, Mode::Require | Mode::VerifyCa | Mode::VerifyFull) => TLS12,
+        (Engine::SqlServer, Mode::Require | Mode::VerifyCa | Mode::VerifyFull) => IN_PACKETS,
         (Engine::SqlServer, Mode::Disable | Mode::Strict) | (Engine::Postgres, _) => rustls::DEFAULT_VERSIONS,
     }
 }

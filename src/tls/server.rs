@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
+use rustls::{DEFAULT_VERSIONS, ServerConfig, SupportedProtocolVersion};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::domain::Secret;
+use crate::tls::carrier::Carrier;
 use crate::tls::stream::Stream;
-use crate::tls::{ALPN_POSTGRESQL, TlsError, pem, provider};
+use crate::tls::{ALPN_POSTGRESQL, ALPN_TDS, IN_PACKETS, TlsError, pem, provider};
+use crate::wire::tds::tls_wrap::{TlsPlace, Unwrap};
 
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -34,6 +36,8 @@ pub enum Door {
 pub struct ServerTls {
     postgres: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    tds_strict: Arc<ServerConfig>,
+    tds_in_packets: Arc<ServerConfig>,
     not_after: SystemTime,
     chain: Arc<[CertificateDer<'static>]>,
 }
@@ -45,8 +49,10 @@ impl ServerTls {
         let chain = Arc::from(certified.cert.as_slice());
         let certificate: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
         Ok(Self {
-            postgres: Arc::new(config(certificate.clone(), ALPN_POSTGRESQL)?),
-            http: Arc::new(config(certificate, b"http/1.1")?),
+            postgres: Arc::new(config(&certificate, DEFAULT_VERSIONS, Some(ALPN_POSTGRESQL))?),
+            http: Arc::new(config(&certificate, DEFAULT_VERSIONS, Some(b"http/1.1"))?),
+            tds_strict: Arc::new(config(&certificate, DEFAULT_VERSIONS, Some(ALPN_TDS))?),
+            tds_in_packets: Arc::new(config(&certificate, IN_PACKETS, None)?),
             not_after,
             chain,
         })
@@ -59,12 +65,25 @@ impl ServerTls {
 
     /// The caller sets the time limit, because it also covers the bytes before TLS.
     pub async fn accept(&self, socket: TcpStream, door: Door) -> Result<Stream, TlsError> {
-        let acceptor = TlsAcceptor::from(self.postgres.clone());
-        let stream = acceptor.accept(socket).await.map_err(TlsError::Handshake)?;
+        let stream = accept(&self.postgres, Carrier::Bare(socket)).await?;
         // rustls itself refuses a client that offers ALPN without our name in it.
         if door == Door::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN_POSTGRESQL) {
             return Err(TlsError::AlpnMissing);
         }
+        Ok(Stream::Server(Box::new(stream)))
+    }
+
+    /// A driver of SQL Server, where its version has TLS. The caller sets the time limit.
+    pub async fn accept_tds(&self, socket: TcpStream, place: TlsPlace) -> Result<Stream, TlsError> {
+        let (config, carrier) = match place {
+            TlsPlace::Strict => (&self.tds_strict, Carrier::Bare(socket)),
+            TlsPlace::InPrelogin => {
+                let carrier = Carrier::in_packets(socket, Unwrap::from_client());
+                (&self.tds_in_packets, carrier)
+            }
+        };
+        let mut stream = accept(config, carrier).await?;
+        stream.get_mut().0.established();
         Ok(Stream::Server(Box::new(stream)))
     }
 
@@ -75,8 +94,7 @@ impl ServerTls {
 
     /// A connection to the API. The caller sets the time limit.
     pub async fn accept_http(&self, socket: TcpStream) -> Result<Stream, TlsError> {
-        let acceptor = TlsAcceptor::from(self.rustls_config_for_http());
-        let stream = acceptor.accept(socket).await.map_err(TlsError::Handshake)?;
+        let stream = accept(&self.http, Carrier::Bare(socket)).await?;
         Ok(Stream::Server(Box::new(stream)))
     }
 
@@ -86,13 +104,25 @@ impl ServerTls {
     }
 }
 
-fn config(certificate: Arc<dyn ResolvesServerCert>, alpn: &[u8]) -> Result<ServerConfig, TlsError> {
+async fn accept(
+    config: &Arc<ServerConfig>,
+    carrier: Carrier,
+) -> Result<tokio_rustls::server::TlsStream<Carrier>, TlsError> {
+    let accepted = TlsAcceptor::from(Arc::clone(config)).accept(carrier).await;
+    accepted.map_err(TlsError::Handshake)
+}
+
+fn config(
+    certificate: &Arc<dyn ResolvesServerCert>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: Option<&[u8]>,
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(TlsError::Settings)?
         .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![alpn.to_vec()];
+        .with_cert_resolver(Arc::clone(certificate));
+    config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
     // Like PostgreSQL: no resumption. It saves little on connections that live for hours, and a
     // cache would be a lock that all threads share.
     config.session_storage = Arc::new(NoServerSessionStorage {});

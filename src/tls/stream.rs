@@ -9,26 +9,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use x509_cert::der::Decode as _;
 
+use crate::tls::carrier::Carrier;
+use crate::tls::records::Records;
+
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<Carrier>>),
+    Client(Box<tokio_rustls::client::TlsStream<Carrier>>),
+    /// Towards SQL Server.
+    Records(Box<Records>),
 }
 
 impl Stream {
     pub const fn encrypted(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Server(_) | Self::Client(_) => true,
+            Self::Server(_) | Self::Client(_) | Self::Records(_) => true,
         }
     }
 
     pub fn get_ref(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
-            Self::Server(stream) => stream.get_ref().0,
-            Self::Client(stream) => stream.get_ref().0,
+            Self::Server(stream) => stream.get_ref().0.socket(),
+            Self::Client(stream) => stream.get_ref().0.socket(),
+            Self::Records(records) => records.stream.get_ref().0.socket(),
         }
     }
 
@@ -37,6 +43,7 @@ impl Stream {
             Self::Plain(_) => None,
             Self::Server(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Client(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Records(records) => records.stream.get_ref().1.alpn_protocol(),
         }
     }
 
@@ -44,7 +51,7 @@ impl Stream {
     /// `None` on the server side, and where the certificate's algorithm leaves it undefined.
     pub fn server_end_point(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Plain(_) | Self::Server(_) => None,
+            Self::Plain(_) | Self::Server(_) | Self::Records(_) => None,
             Self::Client(stream) => end_point(stream.get_ref().1.peer_certificates()?.first()?),
         }
     }
@@ -93,6 +100,7 @@ impl AsyncRead for Stream {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Self::Records(records) => Pin::new(records.as_mut()).poll_read(cx, buffer),
         }
     }
 }
@@ -103,6 +111,7 @@ impl AsyncWrite for Stream {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Self::Records(records) => Pin::new(records.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -115,6 +124,7 @@ impl AsyncWrite for Stream {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
+            Self::Records(records) => Pin::new(records.as_mut()).poll_write_vectored(cx, slices),
         }
     }
 
@@ -123,6 +133,7 @@ impl AsyncWrite for Stream {
             Self::Plain(socket) => socket.is_write_vectored(),
             Self::Server(stream) => stream.is_write_vectored(),
             Self::Client(stream) => stream.is_write_vectored(),
+            Self::Records(_) => false,
         }
     }
 
@@ -131,6 +142,7 @@ impl AsyncWrite for Stream {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::Records(records) => Pin::new(records.as_mut()).poll_flush(cx),
         }
     }
 
@@ -139,6 +151,7 @@ impl AsyncWrite for Stream {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Self::Records(records) => Pin::new(records.as_mut()).poll_shutdown(cx),
         }
     }
 }
