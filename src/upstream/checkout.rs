@@ -20,6 +20,7 @@ use crate::upstream::measure::Closing;
 use crate::upstream::pool::Pool;
 use crate::upstream::reset::CleanSlate;
 use crate::upstream::share::Holder;
+use crate::wire::tds::login::LoggedIn;
 
 /// See the module. Field order matters: the socket closes before the book forgets it.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct Checkout {
 pub(super) struct Connection {
     pub(super) stream: Stream,
     server: Server,
+    id_question: Option<IdQuestion>,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
     slot: Slot,
@@ -49,6 +51,17 @@ struct OpenLoan {
     closing: Option<Closing>,
     /// Made when somebody wants to cancel.
     cancels: OnceCell<Arc<Cancels>>,
+}
+
+/// How a server of this protocol is asked for the id of the transaction at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdQuestion {
+    /// `CURRENT_TRANSACTION_ID()`, SQL Server 2016 and later.
+    CurrentTransactionId,
+    /// `txid_current_if_assigned()`, where PostgreSQL speaks T-SQL.
+    Txid,
+    /// There is no way: transactions are named by session and number.
+    None,
 }
 
 /// Ties a slate to one loan of one connection in one state.
@@ -75,12 +88,15 @@ impl Checkout {
     pub fn parameters(&self) -> &[(String, String)] {
         match &self.connection.server {
             Server::Postgres(server) => &server.parameters,
+            Server::SqlServer(_) => &[],
         }
     }
 
     /// Keeps a ParameterStatus that the borrower saw.
     pub fn note_parameter(&mut self, name: &str, value: &str) {
-        let Server::Postgres(server) = &mut self.connection.server;
+        let Server::Postgres(server) = &mut self.connection.server else {
+            return;
+        };
         let parameters = &mut server.parameters;
         match parameters.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => value.clone_into(known),
@@ -92,7 +108,25 @@ impl Checkout {
     pub fn process(&self) -> i32 {
         match &self.connection.server {
             Server::Postgres(server) => server.process,
+            Server::SqlServer(server) => server.spid.into(),
         }
+    }
+
+    /// What a SQL Server said at login; `None` for others.
+    pub fn sqlserver(&self) -> Option<&LoggedIn> {
+        match &self.connection.server {
+            Server::Postgres(_) => None,
+            Server::SqlServer(server) => Some(server),
+        }
+    }
+
+    /// How this connection's server tells the id of a transaction, once somebody has found out.
+    pub const fn id_question(&self) -> Option<IdQuestion> {
+        self.connection.id_question
+    }
+
+    pub const fn note_id_question(&mut self, question: IdQuestion) {
+        self.connection.id_question = Some(question);
     }
 
     /// Is this the first loan of a connection that was opened just now?
@@ -104,7 +138,9 @@ impl Checkout {
     ///
     /// `None` where a cancel travels on the connection itself.
     pub fn canceller(&self) -> Option<Canceller> {
-        let Server::Postgres(server) = &self.connection.server;
+        let Server::Postgres(server) = &self.connection.server else {
+            return None;
+        };
         let cancels = self.loan.cancels.get_or_init(Arc::default);
         let whom = (server.process, server.cancel_key.as_slice());
         Some(self.loan.pool.canceller(whom, cancels))
@@ -192,9 +228,17 @@ impl Connection {
         Self {
             stream: dialed.stream,
             server: dialed.server,
+            id_question: None,
             touches: 0,
             slot,
         }
+    }
+}
+
+impl Connection {
+    /// Does its protocol have a word for the end?
+    pub(super) const fn says_goodbye(&self) -> bool {
+        matches!(self.server, Server::Postgres(_))
     }
 }
 

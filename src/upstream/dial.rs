@@ -11,16 +11,18 @@ use tokio::time::timeout;
 use crate::domain::{Engine, Reason, RefusalCode, Refuse, Secret, TargetName};
 use crate::tls::{ClientTls, Mode, Stream, TlsError};
 use crate::upstream::book::PoolKey;
+use crate::upstream::sqlserver;
 use crate::wire::pg::frame;
 use crate::wire::pg::login::{Binding, LoggedIn, Login, LoginError, LoginSettings, LoginStep};
 use crate::wire::pg::startup::put_ssl_request;
+use crate::wire::tds;
 use crate::wire::{Decoded, PeerMisbehaved};
 
 /// The longest message that a server needs while logging in; certificates do not travel here, and
 /// SCRAM messages and parameter reports are far below it.
 const LOGIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Read at once while logging in: a whole login of a real server is under 1 KiB.
-const LOGIN_READ_BYTES: usize = 4 * 1024;
+pub(super) const LOGIN_READ_BYTES: usize = 4 * 1024;
 /// What a connection calls itself until a session names it.
 const APPLICATION_NAME: &str = "gatepost";
 
@@ -66,19 +68,23 @@ pub enum DialError {
     #[error("the server does not speak the protocol")]
     Misbehaved(#[source] PeerMisbehaved),
     /// A minted login that stops working was tampered with, or was ended elsewhere.
-    #[error("the login stopped working ({sqlstate}): {message}")]
-    LoginStopped { sqlstate: String, message: String },
+    #[error("the login stopped working ({code}): {message}")]
+    LoginStopped { code: String, message: String },
     #[error("the server has too many connections: {message}")]
     ServerFull { message: String },
     #[error("the server is starting up, shutting down or recovering: {message}")]
     ServerNotReady { message: String },
     /// What the client's start-up packet asks to be set.
-    #[error("the server refused the start-up settings ({sqlstate}): {message}")]
-    SettingsRefused { sqlstate: String, message: String },
-    #[error("the server refused the login ({sqlstate}): {message}")]
-    Refused { sqlstate: String, message: String },
+    #[error("the server refused the start-up settings ({code}): {message}")]
+    SettingsRefused { code: String, message: String },
+    #[error("the server refused the login ({code}): {message}")]
+    Refused { code: String, message: String },
     #[error("the login failed")]
     Login(#[source] LoginError),
+    #[error("the login failed")]
+    SqlServerLogin(#[source] tds::login::LoginError),
+    #[error("the server sends the login from place to place")]
+    RoutedTooOften,
 }
 
 /// A logged-in connection.
@@ -92,6 +98,7 @@ pub(super) struct Dialed {
 #[derive(Debug)]
 pub(super) enum Server {
     Postgres(LoggedIn),
+    SqlServer(Box<tds::login::LoggedIn>),
 }
 
 impl DialError {
@@ -102,13 +109,13 @@ impl DialError {
 
     /// Where the client is the cause, and trying again does not help.
     fn with(self, key: &PoolKey) -> Self {
-        let Self::Refused { sqlstate, message } = self else {
+        let Self::Refused { code, message } = self else {
             return self;
         };
-        if !key.settings.is_empty() && SETTINGS_REFUSED.contains(&sqlstate.as_str()) {
-            return Self::SettingsRefused { sqlstate, message };
+        if !key.settings.is_empty() && SETTINGS_REFUSED.contains(&code.as_str()) {
+            return Self::SettingsRefused { code, message };
         }
-        Self::Refused { sqlstate, message }
+        Self::Refused { code, message }
     }
 }
 
@@ -132,7 +139,9 @@ impl Refuse for DialError {
             | Self::ServerFull { .. }
             | Self::ServerNotReady { .. }
             | Self::Refused { .. }
-            | Self::Login(_) => Reason::TargetDown,
+            | Self::Login(_)
+            | Self::SqlServerLogin(_)
+            | Self::RoutedTooOften => Reason::TargetDown,
         };
         (RefusalCode::TargetUnavailable, reason)
     }
@@ -140,14 +149,14 @@ impl Refuse for DialError {
 
 impl From<LoginError> for DialError {
     fn from(error: LoginError) -> Self {
-        let LoginError::Server { sqlstate, message } = error else {
+        let LoginError::Server { sqlstate: code, message } = error else {
             return Self::Login(error);
         };
-        match sqlstate.as_str() {
-            INVALID_PASSWORD | INVALID_AUTHORIZATION => Self::LoginStopped { sqlstate, message },
+        match code.as_str() {
+            INVALID_PASSWORD | INVALID_AUTHORIZATION => Self::LoginStopped { code, message },
             TOO_MANY_CONNECTIONS => Self::ServerFull { message },
             CANNOT_CONNECT_NOW => Self::ServerNotReady { message },
-            _ => Self::Refused { sqlstate, message },
+            _ => Self::Refused { code, message },
         }
     }
 }
@@ -160,6 +169,9 @@ pub(super) async fn dial(
     limit: Duration,
 ) -> Result<Dialed, DialError> {
     let dialing = async {
+        if address.engine == Engine::SqlServer {
+            return sqlserver::dial(address, key, password).await;
+        }
         let stream = connect(address).await?;
         let settings = LoginSettings {
             user: key.login.to_string(),
@@ -223,7 +235,7 @@ pub(super) async fn connect(address: &TargetAddress) -> Result<Stream, DialError
 }
 
 /// Tries every address of the host in turn.
-async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
+pub(super) async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let addresses = lookup_host((host, port)).await.map_err(DialError::Resolve)?;
     let mut last = DialError::NoAddress;
     for address in addresses {

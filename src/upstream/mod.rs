@@ -14,6 +14,7 @@ pub mod pool;
 pub mod reset;
 pub mod route;
 pub mod share;
+pub mod sqlserver;
 
 pub use budget::Budget;
 pub use cancel::Canceller;

@@ -390,7 +390,9 @@ impl Refuse for CheckoutError {
 /// itself, and its slot is free the sooner.
 fn farewell(mut connection: Connection) {
     let mut goodbye = Vec::new();
-    put_terminate(&mut goodbye);
+    if connection.says_goodbye() {
+        put_terminate(&mut goodbye);
+    }
     let mut nobody = Context::from_waker(Waker::noop());
     let mut stream = Pin::new(&mut connection.stream);
     if stream.as_mut().poll_write(&mut nobody, &goodbye).is_ready() {

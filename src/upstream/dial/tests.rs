@@ -54,11 +54,11 @@ fn key() -> PoolKey {
     }
 }
 
-fn refusal(sqlstate: &str) -> Vec<u8> {
+fn refusal(code: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     let fields = ErrorFields {
         severity: Severity::Fatal,
-        sqlstate,
+        code,
         message: "no",
         detail: None,
         hint: None,
