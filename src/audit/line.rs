@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::audit::chain::FORMAT;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
+use crate::sql::tsql::{Name, Relations};
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -131,6 +132,8 @@ pub(super) enum Detail<'a> {
         fingerprint: &'a str,
         text: &'a str,
         truncated: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relations: Option<RelationNames>,
     },
     Head {
         key: &'a str,
@@ -163,6 +166,31 @@ struct StatementDetail<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rows: Option<u64>,
+}
+
+/// What a text names, as `schema.object`.
+#[derive(Serialize)]
+pub(super) struct RelationNames {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    read: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    written: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    called: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+}
+
+impl RelationNames {
+    pub(super) fn of(relations: &Relations) -> Self {
+        let shown = |names: &[Name]| names.iter().map(Name::to_string).collect();
+        Self {
+            read: shown(&relations.read),
+            written: shown(&relations.written),
+            called: shown(&relations.called),
+            truncated: relations.truncated,
+        }
+    }
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::audit::record::Normalised;
+use crate::domain::target::Engine;
+use crate::sql::tsql::{self, Relations};
 
 /// Fingerprints that count as recorded. A text that returns after this many others is recorded
 /// again, which costs a line and loses nothing.
@@ -14,10 +16,20 @@ const KNOWN_MAX: usize = 4_096;
 const KNOWN_BYTES_MAX: usize = 8 << 10;
 
 pub(super) struct Statements {
+    /// For PostgreSQL's texts; those of SQL Server are read by [`tsql`].
     normalise: fn(&str) -> Normalised,
-    known: HashMap<Arc<str>, Arc<str>>,
-    seen: HashSet<Arc<str>>,
-    order: VecDeque<Arc<str>>,
+    /// One and the same text is another one on another engine.
+    known: HashMap<(Engine, Arc<str>), Arc<str>>,
+    seen: HashSet<(Engine, Arc<str>)>,
+    order: VecDeque<(Engine, Arc<str>)>,
+}
+
+/// A normalised text that has to be recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct New {
+    pub(super) text: String,
+    /// What the text names; not read for PostgreSQL.
+    pub(super) relations: Option<Relations>,
 }
 
 impl Statements {
@@ -31,35 +43,86 @@ impl Statements {
     }
 
     /// The fingerprint, and the normalised text if it has to be recorded now.
-    pub(super) fn fingerprint(&mut self, raw: &Arc<str>) -> (Arc<str>, Option<String>) {
-        if let Some(fingerprint) = self.known.get(raw)
-            && self.seen.contains(fingerprint)
+    pub(super) fn fingerprint(&mut self, engine: Engine, raw: &Arc<str>) -> (Arc<str>, Option<New>) {
+        let key = (engine, Arc::clone(raw));
+        if let Some(fingerprint) = self.known.get(&key)
+            && self.seen.contains(&(engine, Arc::clone(fingerprint)))
         {
             return (Arc::clone(fingerprint), None);
         }
-        let normalised = (self.normalise)(raw);
+        let normalised = self.normalised(engine, raw);
         let fingerprint: Arc<str> = Arc::from(normalised.fingerprint);
         if raw.len() <= KNOWN_BYTES_MAX {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
             }
-            self.known.insert(Arc::clone(raw), Arc::clone(&fingerprint));
+            self.known.insert(key, Arc::clone(&fingerprint));
         }
-        if !self.seen.insert(Arc::clone(&fingerprint)) {
+        let seen = (engine, Arc::clone(&fingerprint));
+        if !self.seen.insert(seen.clone()) {
             return (fingerprint, None);
         }
-        self.order.push_back(Arc::clone(&fingerprint));
+        self.order.push_back(seen);
         if self.order.len() > SEEN_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
         }
-        (fingerprint, Some(normalised.text))
+        let relations = match engine {
+            Engine::Postgres => None,
+            Engine::SqlServer => tsql::relations(raw),
+        };
+        let text = normalised.text;
+        (fingerprint, Some(New { text, relations }))
+    }
+
+    fn normalised(&self, engine: Engine, raw: &str) -> Normalised {
+        match engine {
+            Engine::Postgres => (self.normalise)(raw),
+            Engine::SqlServer => {
+                let normal = tsql::normalise(raw);
+                Normalised {
+                    fingerprint: normal.fingerprint,
+                    text: normal.text,
+                }
+            }
+        }
     }
 
     /// The records of these texts could not be written: all count as new again.
     pub(super) fn forget_seen(&mut self) {
         self.seen.clear();
         self.order.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> Normalised {
+        Normalised {
+            fingerprint: "0".repeat(16),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_engine_has_its_own_reading() {
+        let mut statements = Statements::new(plain);
+        let raw: Arc<str> = Arc::from("select [A] from dbo.t where b = N'hunter2'");
+        let (_, new) = statements.fingerprint(Engine::Postgres, &raw);
+        assert_eq!(new.unwrap().relations, None);
+        let (fingerprint, new) = statements.fingerprint(Engine::SqlServer, &raw);
+        let new = new.unwrap();
+        assert_eq!(new.text, "select [A] from dbo.t where b=?");
+        assert_eq!(new.relations.unwrap().read[0].to_string(), "dbo.t");
+        let other: Arc<str> = Arc::from("SELECT [A] FROM dbo.t WHERE b = @p1");
+        assert_eq!(
+            statements.fingerprint(Engine::SqlServer, &other),
+            (fingerprint, None)
+        );
+        statements.forget_seen();
+        assert!(statements.fingerprint(Engine::SqlServer, &raw).1.is_some());
     }
 }

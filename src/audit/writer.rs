@@ -15,12 +15,13 @@ use crate::audit::journal::{
     BATCHED_SYNC_EVERY, Durability, JournalError, Queue, Queued, Receipt, Settings, Shared,
 };
 use crate::audit::key::SigningKey;
-use crate::audit::line::{Detail, Envelope, Origin};
+use crate::audit::line::{Detail, Envelope, Origin, RelationNames};
 use crate::audit::record::{Event, Facts, Normalised, Record};
 use crate::audit::reserve::{self, Reserve, Room};
 use crate::audit::segment::{self, Files, SegmentFile};
-use crate::audit::statements::Statements;
+use crate::audit::statements::{New, Statements};
 use crate::domain::clock::Clock;
+use crate::domain::target::Engine;
 
 /// A larger record is refused: 1,000 correlation ids of 256 bytes, escaped, and 20,000 statements fit.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -268,9 +269,10 @@ impl Writer {
         if let Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } =
             &queued.record.event
         {
+            let engine = queued.record.facts.engine.unwrap_or(Engine::Postgres);
             for statement in &transaction.statements {
-                let (fingerprint, new) = self.statements.fingerprint(&statement.text);
-                if let Some(text) = new {
+                let (fingerprint, new) = self.statements.fingerprint(engine, &statement.text);
+                if let Some(New { text, relations }) = new {
                     let shown = text
                         .get(..text.floor_char_boundary(TEXT_BYTES_MAX))
                         .unwrap_or_default();
@@ -278,6 +280,7 @@ impl Writer {
                         fingerprint: &fingerprint,
                         text: shown,
                         truncated: shown.len() < text.len(),
+                        relations: relations.as_ref().map(RelationNames::of),
                     };
                     self.line(group, queued.at, "statement.seen", detail);
                 }

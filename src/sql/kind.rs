@@ -2,7 +2,8 @@
 
 use crate::sql::lexer::Token;
 
-/// The kind of one statement. The names are those of the commands in PostgreSQL's reference.
+/// The kind of one statement. The names are those of the commands in PostgreSQL's reference, also for
+/// what the statements of other servers share with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// No statement: white space, comments, a lone semicolon.
@@ -53,11 +54,17 @@ pub enum Kind {
     /// Commands that open and commit transactions of their own (`VACUUM`, `CREATE DATABASE`,
     /// `… CONCURRENTLY`).
     Maintenance,
+    /// Transact-SQL's `USE`: another database for the connection.
+    Use,
+    /// Transact-SQL's `PRINT`, `RAISERROR`.
+    Print,
+    /// Transact-SQL's `IF`, `WHILE`, `RETURN`, `GOTO`, `THROW`, `WAITFOR`.
+    Control,
     Unknown,
 }
 
 impl Kind {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::Empty,
         Self::Select,
         Self::With,
@@ -94,6 +101,9 @@ impl Kind {
         Self::Explain,
         Self::Definition,
         Self::Maintenance,
+        Self::Use,
+        Self::Print,
+        Self::Control,
         Self::Unknown,
     ];
 
@@ -141,6 +151,9 @@ impl Kind {
             Self::Explain => "explain",
             Self::Definition => "definition",
             Self::Maintenance => "maintenance",
+            Self::Use => "use",
+            Self::Print => "print",
+            Self::Control => "control",
             Self::Unknown => "unknown",
         }
     }

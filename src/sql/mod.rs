@@ -8,6 +8,7 @@ pub mod fingerprint;
 pub mod kind;
 pub mod lexer;
 pub mod reading;
+pub mod tsql;
 
 pub use fingerprint::normalise;
 pub use kind::Kind;

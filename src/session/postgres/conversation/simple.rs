@@ -168,6 +168,9 @@ impl Conversation {
                 | Kind::Do
                 | Kind::Notify
                 | Kind::Maintenance
+                | Kind::Use
+                | Kind::Print
+                | Kind::Control
                 | Kind::Unknown => Route::IntentThenPlain,
             },
             // A string that opens a block and leaves it open commits nothing.
