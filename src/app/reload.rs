@@ -10,14 +10,14 @@ use tokio::sync::watch;
 
 use crate::admin::view::Reloaded;
 use crate::app::build::{self, Built};
-use crate::app::config::settings::{Environment, Settings};
+use crate::app::config::settings::{Environment, Settings, SqlServerDoor};
 use crate::app::frozen::frozen;
 use crate::app::revoked::{REVOCATIONS_MAX, RevocationFile};
 use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record};
 use crate::domain::{Mistake, Revocation, Revocations};
-use crate::session::door::{ListenerSettings, Listeners};
+use crate::session::door::{ListenerSettings, Listeners, SqlServerListener, TokenService};
 use crate::session::snapshot::Snapshot;
 
 /// Everything that changes while the process runs, and the one place that changes it.
@@ -244,8 +244,24 @@ fn listeners(built: &Built) -> Listeners {
             tls: tls.clone(),
             allow_plaintext: door.allow_plaintext,
         }),
+        sqlserver: built.settings.sqlserver.as_ref().map(|door| SqlServerListener {
+            tls: tls.clone(),
+            allow_plaintext: door.door.allow_plaintext,
+            token_service: token_service(built, door),
+        }),
         tls,
     }
+}
+
+/// Where drivers that ask are sent for a token.
+fn token_service(built: &Built, door: &SqlServerDoor) -> Option<TokenService> {
+    let wanted = door.token_provider.as_ref()?;
+    let mut providers = built.settings.providers.iter();
+    let provider = providers.find(|provider| provider.name == *wanted)?;
+    Some(TokenService {
+        sts_url: provider.sts_url.clone(),
+        spn: provider.spn.clone(),
+    })
 }
 
 const fn rotated(what: &'static str, which: Option<String>) -> Event {

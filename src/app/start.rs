@@ -18,7 +18,7 @@ use crate::app::clock::SystemClock;
 use crate::app::config::settings::Target;
 use crate::app::operate::Operations;
 use crate::app::reload::Reloader;
-use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, Wanted};
+use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, SQLSERVER, Wanted};
 use crate::app::watch::Watched;
 use crate::app::watching::keep_current;
 use crate::audit::record::PolicyFacts;
@@ -182,9 +182,11 @@ impl World for ThreadWorld {
             mut admission,
         } = client;
         let gate = Rc::clone(&self.gate);
-        let _ = listener;
-        gate.serve(Door::Postgres, stream, peer, || admission.logged_in())
-            .await;
+        let door = match listener {
+            SQLSERVER => Door::SqlServer,
+            _ => Door::Postgres,
+        };
+        gate.serve(door, stream, peer, || admission.logged_in()).await;
     }
 }
 

@@ -14,12 +14,14 @@ pub const CORRELATION_ID_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CorrelationSource {
-    /// `SET [LOCAL] gatepost.correlation_id = '…'`.
+    /// `SET [LOCAL] gatepost.correlation_id = '…'`, or `sp_set_session_context N'correlation_id'`.
     Set,
     /// A W3C `traceparent` in a sqlcommenter comment.
     Traceparent,
     /// A `correlation_id` in a sqlcommenter comment.
     Comment,
+    /// The Trace Activity header of a SQL Server driver's request.
+    TraceActivity,
     /// `options=-c gatepost.correlation_id=…` at start-up.
     Startup,
     /// `corr=…` in the application name.

@@ -10,6 +10,7 @@ use crate::session::farewell::take_leave;
 use crate::session::front::Front;
 use crate::session::ledger::Ledger;
 use crate::session::notices::Notices;
+use crate::session::prelude::Prelude;
 use crate::session::relay::{Ending, Relay, Surroundings};
 use crate::session::{Gate, Opened};
 use crate::upstream::checkout::Checkout;
@@ -63,8 +64,15 @@ impl Gate {
         let counters = self.shared.counters.target(facts.target.as_ref());
         let present = counters.enter();
         let notices = Notices::new(&facts, &self.shared.counters);
-        let ledger = Ledger::new(facts.clone(), session, checkout.process(), correlation, counters);
-        let mut dialogue = front.dialogue(session, ledger, &checkout, self.nonce());
+        let prelude = Prelude {
+            application,
+            session,
+            correlation: correlation.as_ref(),
+            facts: &facts,
+        };
+        let startup = correlation.clone();
+        let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters);
+        let mut dialogue = front.dialogue(ledger, &checkout, &prelude, self.nonce());
         let Some((mut client, already_read)) = front.into_parts() else {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
         };

@@ -8,20 +8,24 @@ use tokio::net::TcpStream;
 
 use crate::session::Gate;
 use crate::session::postgres::PostgresFront;
+use crate::session::sqlserver::SqlServerFront;
 use crate::tls::ServerTls;
 
 pub use crate::session::postgres::ListenerSettings;
+pub use crate::session::sqlserver::{ListenerSettings as SqlServerListener, TokenService};
 
 /// A protocol that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Door {
     Postgres,
+    SqlServer,
 }
 
 /// What each listener allows; `None` where there is none.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
     pub postgres: Option<ListenerSettings>,
+    pub sqlserver: Option<SqlServerListener>,
     /// The certificate of all listeners.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -42,6 +46,13 @@ impl Gate {
                     return;
                 };
                 let front = PostgresFront::new(socket, settings);
+                self.converse_by(front, peer, logged_in).await;
+            }
+            Door::SqlServer => {
+                let Some(settings) = listeners.sqlserver else {
+                    return;
+                };
+                let front = SqlServerFront::new(socket, settings);
                 self.converse_by(front, peer, logged_in).await;
             }
         }

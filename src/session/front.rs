@@ -6,7 +6,6 @@ use std::io;
 use bytes::BytesMut;
 
 use crate::domain::correlation::Correlation;
-use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::domain::secret::Secret;
 use crate::domain::target::Engine;
@@ -81,8 +80,13 @@ pub(super) trait Front: Sized {
     ) -> io::Result<()>;
 
     /// What judges the two sides from the welcome on. `nonce` cannot be guessed by the client.
-    fn dialogue(&self, session: SessionId, ledger: Ledger, upstream: &Checkout, nonce: u64)
-    -> Self::Dialogue;
+    fn dialogue(
+        &self,
+        ledger: Ledger,
+        upstream: &Checkout,
+        prelude: &Prelude<'_>,
+        nonce: u64,
+    ) -> Self::Dialogue;
 
     /// The stream and what was read behind the login, for the relay.
     fn into_parts(self) -> Option<(Stream, BytesMut)>;

@@ -134,6 +134,25 @@ impl Ledger {
         }
     }
 
+    /// A statement was sent that is proven to write nothing: it is on record only as part of a transaction
+    /// that writes.
+    pub(super) fn read(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
+        self.running.push_back((kind, now));
+        let Some(work) = &mut self.work else { return };
+        if kind.controls_transaction() || kind.is_inert() {
+            return;
+        }
+        if work.statements.len() < STATEMENTS_MAX {
+            work.statements.push(Statement {
+                text: text.clone(),
+                kind: kind.label(),
+                rows: None,
+            });
+        } else {
+            work.omitted += 1;
+        }
+    }
+
     /// Another part of a statement that is already on record was asked for.
     pub(super) fn continued(&mut self, kind: Kind, now: SystemTime) {
         self.running.push_back((kind, now));
@@ -156,6 +175,19 @@ impl Ledger {
                     self.note_id(set.value.as_ref(), now);
                 }
                 self.session_wide.clone_from(&set.value);
+            }
+        }
+    }
+
+    /// The session's id was set by something that a rollback does not undo.
+    pub(super) fn set_lasting_correlation(&mut self, set: &SetCorrelation) {
+        self.session_wide.clone_from(&set.value);
+        if let Some(work) = &mut self.work {
+            work.session_id_before.clone_from(&set.value);
+            if let Some(id) = set.value.as_ref().filter(|id| !work.correlation.contains(id))
+                && work.correlation.len() < CORRELATION_IDS_MAX
+            {
+                work.correlation.push(id.clone());
             }
         }
     }
@@ -199,6 +231,16 @@ impl Ledger {
             .is_some_and(|work| work.may_have_written && work.id.is_none() && !work.asked)
     }
 
+    /// Did something run in the transaction at hand that may have written?
+    pub(super) fn may_have_written(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.may_have_written)
+    }
+
+    /// The id of the transaction at hand, once known.
+    pub(super) fn id(&self) -> Option<u64> {
+        self.work.as_ref().and_then(|work| work.id)
+    }
+
     /// Must an intent be on disk before this transaction may commit? Yes as soon as it has a
     /// transaction id, or may have written in a way that the probe cannot see.
     pub(super) fn wants_intent(&self) -> bool {
@@ -207,17 +249,31 @@ impl Ledger {
             .is_some_and(|work| work.id.is_some() || work.partial || work.announced)
     }
 
-    /// A statement completed with this command tag. Returns its kind.
-    pub(super) fn completed(&mut self, tag: &[u8], now: SystemTime) -> Option<Kind> {
+    /// A statement completed, with this many rows. Returns its kind.
+    pub(super) fn completed(&mut self, rows: Option<u64>, now: SystemTime) -> Option<Kind> {
         let kind = self.answered(now);
         let counts = kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = self.work.as_mut().filter(|_| counts)
             && let Some(statement) = work.statements.get_mut(work.unanswered)
         {
-            statement.rows = rows(tag);
+            statement.rows = rows;
             work.unanswered += 1;
         }
         kind
+    }
+
+    /// A statement of this kind has touched so many rows: the first of its kind that is not counted yet.
+    pub(super) fn counted(&mut self, kind: Kind, rows: u64) {
+        let Some(work) = &mut self.work else { return };
+        let mut uncounted = work.statements.iter_mut().filter(|it| it.rows.is_none());
+        if let Some(statement) = uncounted.find(|statement| statement.kind == kind.label()) {
+            statement.rows = Some(rows);
+        }
+    }
+
+    /// The server is through with all that was sent.
+    pub(super) fn settled(&mut self, now: SystemTime) {
+        while self.answered(now).is_some() {}
     }
 
     /// The server reported an error: nothing that was sent before it is still to complete.
@@ -236,6 +292,13 @@ impl Ledger {
         let took = now.duration_since(arrived).unwrap_or_default();
         self.counters.statement(kind, took);
         Some(kind)
+    }
+
+    /// What was to run never did.
+    pub(super) fn discard(&mut self) {
+        self.work = None;
+        self.comments.clear();
+        self.running.clear();
     }
 
     /// The intent of the transaction that is about to commit.
@@ -317,12 +380,6 @@ fn transaction(work: &Work, backend: i32) -> Transaction {
         began: work.began,
         backend,
     }
-}
-
-/// The row count at the end of a command tag (`INSERT 0 5`, `UPDATE 3`, `SELECT 1`).
-fn rows(tag: &[u8]) -> Option<u64> {
-    let last = tag.rsplit(|byte| *byte == b' ').next()?;
-    std::str::from_utf8(last).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -407,8 +464,8 @@ mod tests {
         ledger.statement(&Arc::from("begin"), Kind::Begin, NOW);
         ledger.statement(&Arc::from("insert"), Kind::Insert, NOW);
         ledger.statement(&Arc::from("update"), Kind::Update, NOW);
-        for tag in ["BEGIN", "INSERT 0 3", "UPDATE 2"] {
-            ledger.completed(tag.as_bytes(), NOW);
+        for rows in [None, Some(3), Some(2)] {
+            ledger.completed(rows, NOW);
         }
         let record = ledger.close(Outcome::Committed, NOW).unwrap();
         let Event::TransactionOutcome { transaction, .. } = record.event else {

@@ -19,10 +19,12 @@ mod ledger;
 mod notices;
 mod postgres;
 mod prelude;
+mod presented;
 pub mod registry;
 mod relay;
 pub mod roster;
 pub mod snapshot;
+mod sqlserver;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

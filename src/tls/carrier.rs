@@ -111,11 +111,7 @@ impl InPackets {
     fn poll_flush(&mut self, turn: &mut Context<'_>) -> Poll<io::Result<()>> {
         tls_wrap::wrap(&mut self.packets, &self.flight);
         self.flight.clear();
-        while let Some(rest) = self
-            .packets
-            .get(self.written..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.packets.get(self.written..).filter(|rest| !rest.is_empty()) {
             let count = ready!(Pin::new(&mut self.socket).poll_write(turn, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

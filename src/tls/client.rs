@@ -17,8 +17,8 @@ use crate::tls::carrier::Carrier;
 use crate::tls::records::Records;
 use crate::tls::stream::Stream;
 use crate::tls::verifier::AnyName;
-use crate::wire::tds::tls_wrap::{TlsPlace, Unwrap};
 use crate::tls::{ALPN_POSTGRESQL, ALPN_TDS, IN_PACKETS, TlsError, pem, provider};
+use crate::wire::tds::tls_wrap::{TlsPlace, Unwrap};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -36,7 +36,7 @@ pub struct Checkout {
 pub(super) struct Connection {
     pub(super) stream: Stream,
     server: Server,
-    id_question: Option<IdQuestion>,
+    habits: Option<Habits>,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
     slot: Slot,
@@ -53,15 +53,13 @@ struct OpenLoan {
     cancels: OnceCell<Arc<Cancels>>,
 }
 
-/// How a server of this protocol is asked for the id of the transaction at hand.
+/// How servers that speak TDS differ in what they tell of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdQuestion {
-    /// `CURRENT_TRANSACTION_ID()`, SQL Server 2016 and later.
-    CurrentTransactionId,
-    /// `txid_current_if_assigned()`, where PostgreSQL speaks T-SQL.
-    Txid,
-    /// There is no way: transactions are named by session and number.
-    None,
+pub struct Habits {
+    /// The statement that asks for the id of the transaction at hand; `None` if there is no way.
+    pub id_question: Option<&'static str>,
+    /// Does it tell of transactions that statements begin and end (ENVCHANGE 8 to 10)?
+    pub tells_transactions: bool,
 }
 
 /// Ties a slate to one loan of one connection in one state.
@@ -120,13 +118,13 @@ impl Checkout {
         }
     }
 
-    /// How this connection's server tells the id of a transaction, once somebody has found out.
-    pub const fn id_question(&self) -> Option<IdQuestion> {
-        self.connection.id_question
+    /// What was found out about the server of this connection, once somebody has.
+    pub const fn habits(&self) -> Option<Habits> {
+        self.connection.habits
     }
 
-    pub const fn note_id_question(&mut self, question: IdQuestion) {
-        self.connection.id_question = Some(question);
+    pub const fn note_habits(&mut self, habits: Habits) {
+        self.connection.habits = Some(habits);
     }
 
     /// Is this the first loan of a connection that was opened just now?
@@ -228,7 +226,7 @@ impl Connection {
         Self {
             stream: dialed.stream,
             server: dialed.server,
-            id_question: None,
+            habits: None,
             touches: 0,
             slot,
         }

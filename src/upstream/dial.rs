@@ -149,7 +149,11 @@ impl Refuse for DialError {
 
 impl From<LoginError> for DialError {
     fn from(error: LoginError) -> Self {
-        let LoginError::Server { sqlstate: code, message } = error else {
+        let LoginError::Server {
+            sqlstate: code,
+            message,
+        } = error
+        else {
             return Self::Login(error);
         };
         match code.as_str() {

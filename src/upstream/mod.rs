@@ -4,6 +4,7 @@
 //! It comes back only with a [`CleanSlate`]; anything else closes it. The cap of a target is one
 //! [`Budget`] shared by all threads; sockets never leave the thread that opened them.
 
+pub mod ask;
 pub mod book;
 pub mod budget;
 pub mod cancel;

@@ -8,15 +8,20 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::upstream::ask::{AskError, ask};
 use crate::upstream::checkout::{Checkout, Stamp};
 use crate::upstream::dial::take_message;
 use crate::wire::PeerMisbehaved;
 use crate::wire::pg::from_client::put_query;
 use crate::wire::pg::from_server::{self, FromServer, TransactionStatus};
+use crate::wire::tds::packet::Status;
 
 /// One statement instead of its eleven parts: it forgets what a later server version adds, too. It
 /// also deletes our probe, which costs one Parse on the next loan.
 const RESET: &[u8] = b"DISCARD ALL";
+/// What a reset of SQL Server leaves as it was: the isolation level (MS-TDS 2.2.3.1.2) and, elsewhere than
+/// at Microsoft's, the context.
+const RESET_SQLSERVER: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET CONTEXT_INFO 0x00";
 /// A reset takes well under a millisecond; a server that needs this long is not worth keeping.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 /// The answers to a reset are short; parameter reports are the longest.
@@ -44,6 +49,10 @@ pub enum ResetError {
     Misbehaved(#[source] PeerMisbehaved),
     #[error("unexpected answer to the reset: {0}")]
     Unexpected(&'static str),
+    #[error("the reset failed with error {number}")]
+    Refused { number: i32 },
+    #[error("the reset could not be asked for")]
+    Ask(#[from] AskError),
 }
 
 /// How far the answer to the reset has come.
@@ -62,14 +71,30 @@ impl CleanSlate {
 /// Resets the connection and checks every reply. The caller guarantees that nothing is owed and
 /// that no transaction is open; if that is not so, the check fails and the connection is not clean.
 pub async fn clean(checkout: &mut Checkout) -> Result<CleanSlate, ResetError> {
-    timeout(RESET_TIMEOUT, reset(checkout))
+    let reset = async {
+        match checkout.sqlserver() {
+            Some(_) => reset_sqlserver(checkout).await,
+            None => reset_postgres(checkout).await,
+        }
+    };
+    timeout(RESET_TIMEOUT, reset)
         .await
         .unwrap_or(Err(ResetError::TimedOut))?;
     let stamp = checkout.stamp();
     Ok(CleanSlate { stamp })
 }
 
-async fn reset(checkout: &mut Checkout) -> Result<(), ResetError> {
+/// The reset bit on a request of our own, and its acknowledgement.
+async fn reset_sqlserver(checkout: &mut Checkout) -> Result<(), ResetError> {
+    let answer = ask(checkout, Status::RESET, RESET_SQLSERVER).await?;
+    match answer.error {
+        Some(number) => Err(ResetError::Refused { number }),
+        None if answer.reset => Ok(()),
+        None => Err(ResetError::Unexpected("no acknowledgement")),
+    }
+}
+
+async fn reset_postgres(checkout: &mut Checkout) -> Result<(), ResetError> {
     let mut request = Vec::new();
     put_query(&mut request, RESET);
     let stream = checkout.stream();

@@ -15,7 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::Engine;
 use crate::session::farewell::{FAREWELL_TIME_MAX, farewell};
@@ -264,10 +263,16 @@ impl Front for PostgresFront {
         stream.flush().await
     }
 
-    fn dialogue(&self, session: SessionId, ledger: Ledger, upstream: &Checkout, nonce: u64) -> Conversation {
+    fn dialogue(
+        &self,
+        ledger: Ledger,
+        upstream: &Checkout,
+        prelude: &Prelude<'_>,
+        nonce: u64,
+    ) -> Conversation {
         // A name that no client hits by accident.
         let probe = format!("gatepost_probe_{nonce:016x}");
-        Conversation::new(session, ledger, &probe, upstream.parameters())
+        Conversation::new(prelude.session, ledger, &probe, upstream.parameters())
     }
 
     fn into_parts(self) -> Option<(Stream, BytesMut)> {

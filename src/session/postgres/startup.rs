@@ -3,15 +3,13 @@
 
 use crate::domain::correlation::Correlation;
 use crate::domain::refusal::Reason;
+use crate::session::presented::{kept_application, looks_like_token};
 use crate::sql::correlation::startup as startup_correlation;
 use crate::sql::escape::is_unreadable_encoding;
 use crate::wire::pg::startup::Startup;
 
 /// Settings that a client may bring; drivers send fewer than ten.
 const SETTINGS_MAX: usize = 64;
-
-/// Shortest text that can be a JWT: header, payload and signature of a few bytes each.
-const TOKEN_CHARS_MIN: usize = 40;
 
 /// Settings that would change who the login is, what the server lets it do, or what code the server's
 /// process holds from then on.
@@ -23,10 +21,6 @@ const SETTINGS_REFUSED: [&str; 6] = [
     "session_preload_libraries",
     "local_preload_libraries",
 ];
-
-/// Bytes of an application name that are kept. The server keeps 63; it is part of every record of the
-/// session, so a stranger's 10 KB would be too much.
-const APPLICATION_BYTES_MAX: usize = 256;
 
 /// A start-up packet, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +66,7 @@ pub(super) fn read(startup: &Startup) -> Result<Wanted, Reason> {
     let application = last(&settings, "application_name");
     let correlation = last(&settings, "gatepost.correlation_id");
     let correlation = startup_correlation(correlation.as_deref(), application.as_deref());
-    let application = application.map(|mut name| {
-        name.truncate(name.floor_char_boundary(APPLICATION_BYTES_MAX));
-        name
-    });
+    let application = application.map(kept_application);
     Ok(Wanted {
         user,
         database,
@@ -186,15 +177,6 @@ fn split(text: &str) -> Vec<String> {
     }
     words.extend(word);
     words
-}
-
-/// Three base64url parts, the first of which begins like a JSON object. Looks anywhere in the text.
-pub(super) fn looks_like_token(text: &str) -> bool {
-    let token_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    text.split(|c| !token_char(c)).any(|word| {
-        let from_header = word.find("eyJ").and_then(|at| word.get(at..)).unwrap_or_default();
-        from_header.len() >= TOKEN_CHARS_MIN && from_header.matches('.').count() >= 2
-    })
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl Conversation {
             // An empty Query put nothing on record; an empty Execute did.
             tag::EMPTY_QUERY if sent == Sent::Query => {}
             tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::FUNCTION_RESULT => {
-                self.ledger.completed(b"", now);
+                self.ledger.completed(None, now);
             }
             // The Sync that was sent behind the COPY will not be answered: the client goes on.
             tag::COPY_IN if sent == Sent::Execute && self.phase == Phase::AwaitingReady => {
@@ -149,7 +149,7 @@ impl Conversation {
     }
 
     fn completed(&mut self, command: &[u8], now: SystemTime) {
-        let Some(kind) = self.ledger.completed(command, now) else {
+        let Some(kind) = self.ledger.completed(rows(command), now) else {
             return;
         };
         let outcome = match (kind, command) {
@@ -368,4 +368,9 @@ fn is_read(tag: u8, probed: bool) -> bool {
         tag::DATA_ROW => probed,
         _ => false,
     }
+}
+/// The row count at the end of a command tag (`INSERT 0 5`, `UPDATE 3`, `SELECT 1`).
+fn rows(tag: &[u8]) -> Option<u64> {
+    let last = tag.rsplit(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(last).ok()?.parse().ok()
 }

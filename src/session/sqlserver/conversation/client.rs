@@ -1,0 +1,322 @@
+//! The client's side: requests are understood by their heads, held until their intent is on disk, and
+//! passed on packet by packet.
+
+use std::time::SystemTime;
+
+use crate::domain::refusal::{Reason, RefusalCode};
+use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
+use crate::session::lane::Lane;
+use crate::session::sqlserver::refusal;
+use crate::session::sqlserver::request::{Managed, Plan};
+use crate::wire::tds::answer::done;
+use crate::wire::tds::event::{DoneKind, DoneStatus};
+use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
+use crate::wire::tds::reply::{put_done, put_return_status};
+use crate::wire::tds::request::{self, Seen, put_rollback};
+use crate::wire::tds::turn::{Asked, Attention, Owed, Owner, Turn};
+use crate::wire::{Decoded, PeerMisbehaved};
+
+use super::questions::Question;
+use super::{Cancelled, Conversation, Phase, whole_packet};
+
+/// What looking at the front of the lane came to.
+enum Looked {
+    /// Look again.
+    On,
+    /// More bytes are needed, or something else must happen first.
+    Wait {
+        at_least: usize,
+    },
+    Demand(Demand),
+}
+
+/// Waits for something other than bytes of the client.
+const WAIT: Looked = Looked::Wait { at_least: 0 };
+
+impl Conversation {
+    pub(super) fn hear_client(
+        &mut self,
+        to_server: &mut Lane,
+        to_client: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Verdict, Fault> {
+        loop {
+            match self.look(to_server, to_client, now)? {
+                Looked::On => {}
+                Looked::Wait { at_least } => return Ok(Verdict::More { at_least }),
+                Looked::Demand(demand) => return Ok(Verdict::Demand(demand)),
+            }
+        }
+    }
+
+    fn look(&mut self, to_server: &mut Lane, to_client: &mut Lane, now: SystemTime) -> Result<Looked, Fault> {
+        let header = match whole_packet(to_server).map_err(Fault::Client)? {
+            Decoded::Message(header) => header,
+            Decoded::NeedMore { at_least } => return Ok(Looked::Wait { at_least }),
+        };
+        match self.phase {
+            Phase::Open | Phase::Awaiting if header.kind == PacketKind::Attention => {
+                self.attention(header, to_server);
+                Ok(Looked::On)
+            }
+            Phase::Open if self.turn.is_idle() => self.request(header, to_server, now),
+            Phase::Passing => {
+                self.pass(header, to_server)?;
+                Ok(Looked::On)
+            }
+            Phase::Dropping => {
+                self.drop_packet(header, to_server, to_client)?;
+                Ok(Looked::On)
+            }
+            Phase::Open | Phase::Awaiting | Phase::Writing | Phase::Asking(_) | Phase::Holding => Ok(WAIT),
+        }
+    }
+
+    /// The client cancels what runs, or what it thinks runs.
+    fn attention(&mut self, header: Header, to_server: &mut Lane) {
+        match self.step(Turn::attention) {
+            Attention::Send => {
+                to_server.forward(header.length);
+                self.cancelled = Cancelled::ByClient;
+                self.phase = Phase::Awaiting;
+            }
+            // It is being cancelled for its time already: now the client waits for the acknowledgement.
+            Attention::Known => {
+                to_server.discard(header.length);
+                self.cancelled = Cancelled::ByClient;
+            }
+            Attention::Misplaced => to_server.discard(header.length),
+        }
+    }
+
+    /// A request stands at the front of the lane.
+    fn request(&mut self, header: Header, to_server: &mut Lane, now: SystemTime) -> Result<Looked, Fault> {
+        let Some(asked) = asked(header.kind) else {
+            let tag = header.kind.code();
+            let awaited = "a request";
+            return Err(Fault::Client(PeerMisbehaved::Unexpected { tag, awaited }));
+        };
+        let resets = Status::RESET.with(Status::RESET_SKIP_TRAN).bits();
+        let reset = Status::new(header.status.bits() & resets);
+        if reset != Status::NORMAL && !self.reset_made {
+            self.ask(Question::Reset(reset), to_server)?;
+            return Ok(WAIT);
+        }
+        if self.plan.is_none() {
+            let Some(plan) = self.understand(header.kind, to_server)? else {
+                let seen = to_server.unjudged().len();
+                if seen > STATEMENT_BYTES_MAX {
+                    return Err(Fault::StatementTooLarge { length: seen });
+                }
+                // Twice as much, so that a long text is not read again for every packet.
+                let at_least = seen.saturating_mul(2).min(STATEMENT_BYTES_MAX + HEADER_BYTES);
+                return Ok(Looked::Wait {
+                    at_least: at_least.max(seen + 1),
+                });
+            };
+            if let Some(looked) = self.understood(plan, now) {
+                return Ok(looked);
+            }
+        }
+        let owed = Owed {
+            asked,
+            owner: Owner::Client,
+        };
+        self.try_step(|turn| turn.began(owed))?;
+        self.phase = Phase::Passing;
+        self.cancelled = Cancelled::Not;
+        self.owes_reset = std::mem::take(&mut self.reset_made);
+        if reset == Status::NORMAL {
+            self.pass(header, to_server)?;
+        } else {
+            self.pass_without(reset, header, to_server)?;
+        }
+        Ok(Looked::On)
+    }
+
+    /// `None`: more of the request must be seen.
+    fn understand(&mut self, kind: PacketKind, lane: &Lane) -> Result<Option<Plan>, Fault> {
+        let Self { head, texts, .. } = self;
+        let seen = seen(lane.unjudged(), head).map_err(Fault::Client)?;
+        let read = request::read(kind.code(), seen).map_err(Fault::Client)?;
+        Ok(match read {
+            Decoded::Message(request) => texts.understand(&request),
+            Decoded::NeedMore { .. } => None,
+        })
+    }
+
+    /// Notes what the request would do. `Some`: it does not go on now.
+    fn understood(&mut self, mut plan: Plan, now: SystemTime) -> Option<Looked> {
+        if let Some(reason) = plan.refused.take() {
+            let code = match reason {
+                Reason::Malformed { .. } | Reason::Unsupported { .. } => RefusalCode::ProtocolViolation,
+                _ => RefusalCode::NotPermitted,
+            };
+            self.refused = Some((code, reason));
+            self.plan = Some(plan);
+            self.phase = Phase::Dropping;
+            return Some(Looked::On);
+        }
+        self.ledger.comments(&plan.ids);
+        for set in &plan.sets {
+            self.ledger.set_lasting_correlation(set);
+        }
+        for (text, kind) in &plan.statements {
+            if plan.plain_read {
+                self.ledger.read(text, *kind, now);
+            } else {
+                self.ledger.statement(text, *kind, now);
+                self.asked &= kind.is_inert();
+            }
+        }
+        let commits = self.ledger.may_have_written() && plan.may_commit(self.open.depth, self.implicit);
+        self.plan = Some(plan);
+        if !commits {
+            return None;
+        }
+        self.ledger.announce();
+        let intent = self.ledger.intent()?;
+        self.phase = Phase::Writing;
+        Some(Looked::Demand(Demand::Intent(intent)))
+    }
+
+    fn pass(&mut self, header: Header, to_server: &mut Lane) -> Result<(), Fault> {
+        to_server.forward(header.length);
+        self.passed(header)
+    }
+
+    /// Without these flags, which were done with.
+    fn pass_without(&mut self, flags: Status, header: Header, to_server: &mut Lane) -> Result<(), Fault> {
+        to_server.discard(HEADER_BYTES);
+        self.scratch.clear();
+        let status = header.status.without(flags);
+        packet::put_header(&mut self.scratch, &Header { status, ..header });
+        to_server.add(&self.scratch);
+        to_server.forward(header.body_bytes());
+        self.passed(header)
+    }
+
+    fn passed(&mut self, header: Header) -> Result<(), Fault> {
+        if !header.is_last() {
+            return Ok(());
+        }
+        self.phase = Phase::Awaiting;
+        if header.status.has(Status::IGNORE) {
+            self.try_step(Turn::dropped)
+        } else {
+            self.try_step(Turn::ended)
+        }
+    }
+
+    /// A packet of a request that is refused. Behind the last one comes the answer.
+    fn drop_packet(
+        &mut self,
+        header: Header,
+        to_server: &mut Lane,
+        to_client: &mut Lane,
+    ) -> Result<(), Fault> {
+        to_server.discard(header.length);
+        if !header.is_last() {
+            return Ok(());
+        }
+        let plan = self.plan.take().unwrap_or_default();
+        let internal = (RefusalCode::Internal, Reason::Internal);
+        let (code, reason) = self.refused.take().unwrap_or(internal);
+        self.phase = Phase::Open;
+        self.reset_made = false;
+        let unrecorded = code == RefusalCode::AuditUnavailable;
+        let mut payload = Vec::new();
+        // A client that drops its request only waits for the end.
+        if !header.status.has(Status::IGNORE) {
+            let refusal = self.refusal(code, reason);
+            refusal::put_in_session(&mut payload, &refusal);
+        }
+        if unrecorded && self.open.depth > 0 {
+            return self.roll_back_instead(&payload, to_server, to_client);
+        }
+        if plan.is_rpc {
+            put_return_status(&mut payload, -1);
+            put_done(&mut payload, DoneKind::Procedure, DoneStatus::ERROR, 0, 0);
+        } else {
+            put_done(&mut payload, DoneKind::Batch, DoneStatus(done::ERROR), 0, 0);
+        }
+        if unrecorded {
+            self.forget_work();
+        }
+        self.replied = self.replied.wrapping_add(1);
+        self.add_reply(to_client, &payload);
+        Ok(())
+    }
+
+    /// What would have committed is not on record: the server rolls back, and its answer follows our ERROR.
+    fn roll_back_instead(
+        &mut self,
+        error: &[u8],
+        to_server: &mut Lane,
+        to_client: &mut Lane,
+    ) -> Result<(), Fault> {
+        let owed = Owed {
+            asked: Asked::Transaction,
+            owner: Owner::Client,
+        };
+        self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, error);
+        let mut payload = Vec::new();
+        put_rollback(&mut payload, self.open.descriptor, None);
+        self.scratch.clear();
+        let kind = PacketKind::TransactionManager;
+        packet::put_message(
+            &mut self.scratch,
+            kind,
+            Status::NORMAL,
+            self.packet_bytes,
+            &payload,
+        );
+        to_server.add(&self.scratch);
+        self.try_step(|turn| turn.began(owed)?.ended())?;
+        self.plan = Some(Plan {
+            managed: Some(Managed::Rollback { then_begin: false }),
+            ..Plan::default()
+        });
+        self.phase = Phase::Awaiting;
+        Ok(())
+    }
+}
+
+const fn asked(kind: PacketKind) -> Option<Asked> {
+    match kind {
+        PacketKind::Batch => Some(Asked::Batch),
+        PacketKind::Rpc => Some(Asked::Rpc),
+        PacketKind::TransactionManager => Some(Asked::Transaction),
+        PacketKind::Bulk => Some(Asked::Bulk),
+        PacketKind::Reply
+        | PacketKind::Attention
+        | PacketKind::FederatedToken
+        | PacketKind::Login7
+        | PacketKind::Sspi
+        | PacketKind::Prelogin => None,
+    }
+}
+
+/// The payload of the message at the front, as far as whole packets of it are there. One packet is looked at
+/// where it lies; of several the bodies are put together in `head`.
+fn seen<'a>(bytes: &'a [u8], head: &'a mut Vec<u8>) -> Result<Seen<'a>, PeerMisbehaved> {
+    head.clear();
+    let mut rest = bytes;
+    let mut first = true;
+    while let Decoded::Message(header) = packet::header(rest, packet::PACKET_BYTES_MAX)? {
+        let Some((packet, after)) = rest.split_at_checked(header.length) else {
+            break;
+        };
+        let body = packet.get(HEADER_BYTES..).unwrap_or_default();
+        if first && header.is_last() {
+            return Ok(Seen::Whole(body));
+        }
+        first = false;
+        head.extend_from_slice(body);
+        rest = after;
+        if header.is_last() {
+            return Ok(Seen::Whole(head));
+        }
+    }
+    Ok(Seen::Head(head))
+}
