@@ -260,7 +260,7 @@ impl fmt::Display for Reason {
     }
 }
 
-const PASSWORD_DROPPED_HINT: &str = "pymssql and other FreeTDS clients send an empty password in place of one over 128 characters. \
+const PASSWORD_DROPPED_HINT: &str = "FreeTDS clients (pymssql is one) send an empty password in place of one over 128 characters. \
      Exchange the token for a ticket (POST /v1/ticket) and send that as the password.";
 const UNSUPPORTED_HINT: &str = "Change the client driver's settings or take a newer one; \
      on PostgreSQL client_encoding UTF8 always works.";

@@ -161,7 +161,7 @@ impl Refuse for PeerRefused {
         match self {
             Self::TokenInClear => (RefusalCode::TlsRequired, Reason::TokenInClear),
             Self::OldVersion(_) => unsupported("a TDS version before 7.3"),
-            Self::Objection(Objection::WindowsAuthentication) => way("Windows authentication"),
+            Self::Objection(Objection::WindowsAuthentication) => way("a Windows login"),
             Self::Objection(Objection::ChangePassword) => way("changing a password"),
             Self::Objection(Objection::AttachFile) => unsupported("attaching a database file"),
             Self::Objection(Objection::UserInstance) => unsupported("a user instance"),

@@ -28,7 +28,7 @@ fn about_tokens() -> Vec<Row> {
         (
             TokenMissing,
             Reason::LoginWay {
-                what: "Windows authentication",
+                what: "a Windows login",
             },
             "a login to SQL Server that brings no token: Windows authentication, a new password",
         ),
