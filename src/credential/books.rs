@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::audit::Facts;
 use crate::credential::lease::{Lease, LeaseId};
 use crate::credential::naming::Mark;
-use crate::credential::postgres::ServerTime;
+use crate::credential::server::ServerTime;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::RoleName;
 use crate::domain::secret::Secret;
@@ -32,10 +32,11 @@ pub(super) struct Key {
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) lease: Arc<Lease>,
+    /// What the server is told of the secret.
     pub(super) verifier: Secret<String>,
     pub(super) facts: Arc<Facts>,
     pub(super) ttl: Duration,
-    /// What its comment says.
+    /// What the server says about it.
     pub(super) mark: Mark,
     pub(super) minted: Instant,
     /// On our clock.

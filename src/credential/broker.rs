@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Facts, Journal, Receipt};
 use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
-use crate::credential::connection::Access;
 use crate::credential::ending::World;
 use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
-use crate::credential::live::{self, Finding};
+use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
+use crate::credential::server::Access;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
@@ -48,14 +48,7 @@ pub struct BrokerSettings {
 
 impl BrokerSettings {
     pub(super) fn access(&self, control: &Handle) -> Access {
-        Access {
-            target: self.target.clone(),
-            address: self.address.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            tls: self.tls.clone(),
-            control: control.clone(),
-        }
+        Access::new(self, control)
     }
 
     pub(super) fn home(&self) -> DatabaseName {
@@ -274,8 +267,8 @@ pub async fn check_live(
     control: &Handle,
 ) -> Result<Vec<Finding>, BrokerError> {
     let connection = settings.access(control).connect(&settings.home()).await?;
-    let mut findings = live::missing(&connection, roles).await?;
-    findings.extend(live::surroundings(&connection, roles, &settings.databases).await?);
+    let mut findings = connection.missing(roles).await?;
+    findings.extend(connection.surroundings(roles, &settings.databases).await?);
     Ok(findings)
 }
 
