@@ -331,6 +331,7 @@ impl Actor {
             epoch: self.epoch.clone(),
             generation: self.generation + 1,
             role: wish.key.role.clone(),
+            database: wish.key.database.clone(),
         };
         let login = access.name(&mark, &wish.key.identity, random);
         let (password, verifier) = access.secret(random);
@@ -423,7 +424,8 @@ impl Actor {
         } = changes.await?;
         // A password cannot be read; that ours still works is asked of the server.
         if what.is_empty() && secret_counts {
-            let database = entry.facts.database.as_ref().unwrap_or(&self.world.home);
+            let database = entry.mark.database.as_ref().or(entry.facts.database.as_ref());
+            let database = database.unwrap_or(&self.world.home);
             if self.world.access().refuses_secret(&entry.lease, database).await {
                 what.push("its secret was changed".to_owned());
             }

@@ -13,6 +13,7 @@ use crate::credential::server::ServerTime;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::RoleName;
 use crate::domain::secret::Secret;
+use crate::domain::target::DatabaseName;
 
 /// After a renewal failed, so that a server in trouble is not asked all the time. Far below half of
 /// any sensible `login_ttl`, so that several attempts fit in.
@@ -26,6 +27,8 @@ const SUSPICION_REST: Duration = Duration::from_secs(2);
 pub(super) struct Key {
     pub(super) identity: IdentityKey,
     pub(super) role: RoleName,
+    /// Where logins belong to one database: that of the role.
+    pub(super) database: Option<DatabaseName>,
 }
 
 #[derive(Debug)]
@@ -232,6 +235,7 @@ mod tests {
                 subject: "consumer".to_owned(),
             },
             role: "writer".into(),
+            database: None,
         }
     }
 
@@ -254,6 +258,7 @@ mod tests {
                 epoch: Epoch::random(&Zero),
                 generation: 1,
                 role: "writer".into(),
+                database: None,
             },
             minted: now,
             minted_at: SystemTime::UNIX_EPOCH,

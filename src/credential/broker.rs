@@ -18,12 +18,13 @@ use crate::credential::lease::LeaseHold;
 use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
 use crate::credential::server::Access;
+use crate::credential::sqlserver::settings::SqlServerSettings;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::measure::{Histogram, Reading};
 use crate::domain::secret::Secret;
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 use crate::policy::Grant;
 
 /// Sessions that may wait for a login at one time: more than a listener admits before login.
@@ -31,16 +32,33 @@ const WAITING_MAX: usize = 4096;
 /// A little above the time that the task gives itself to end logins.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a target's engine is, and what only that engine needs.
+#[derive(Clone, Debug)]
+pub enum EngineSettings {
+    Postgres,
+    SqlServer(SqlServerSettings),
+}
+
+impl EngineSettings {
+    pub const fn engine(&self) -> Engine {
+        match self {
+            Self::Postgres => Engine::Postgres,
+            Self::SqlServer(_) => Engine::SqlServer,
+        }
+    }
+}
+
 /// One target's broker.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
+    pub engine: EngineSettings,
     pub target: TargetName,
     pub address: (String, u16),
     /// The first is where the broker itself connects.
     pub databases: Vec<DatabaseName>,
     pub user: String,
     pub password: Secret<String>,
-    /// `None` connects without TLS.
+    /// For PostgreSQL; `None` connects without TLS. SQL Server has its own among its settings.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub installation: Installation,
     pub replica: ReplicaName,
@@ -53,7 +71,12 @@ impl BrokerSettings {
 
     pub(super) fn home(&self) -> DatabaseName {
         let first = self.databases.first().cloned();
-        first.unwrap_or_else(|| DatabaseName::new("postgres"))
+        first.unwrap_or_else(|| {
+            DatabaseName::new(match self.engine {
+                EngineSettings::Postgres => "postgres",
+                EngineSettings::SqlServer(_) => "master",
+            })
+        })
     }
 }
 
@@ -69,6 +92,7 @@ pub struct Broker {
     commands: mpsc::Sender<Command>,
     state: Arc<State>,
     settings: Arc<watch::Sender<Arc<BrokerSettings>>>,
+    engine: Engine,
     control: Handle,
 }
 
@@ -116,6 +140,7 @@ impl Broker {
         let state = Mutex::new((Err("not connected yet".to_owned()), None));
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
+        let engine = settings.engine.engine();
         let world = World::new(accesses, settings.home(), journal, random, retire);
         let (settings, updates) = watch::channel(Arc::new(settings));
         let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
@@ -124,6 +149,7 @@ impl Broker {
             commands,
             state,
             settings: Arc::new(settings),
+            engine,
             control: control.clone(),
         }
     }
@@ -140,6 +166,7 @@ impl Broker {
             key: Key {
                 identity: grant.identity().clone(),
                 role: grant.role().clone(),
+                database: (self.engine == Engine::SqlServer).then(|| grant.database().clone()),
             },
             ttl: grant.login_ttl(),
             max_age: grant.login_max_age(),
@@ -199,7 +226,7 @@ impl Broker {
         self.tell(Command::Suspect { login });
     }
 
-    /// How the server is reached from now on: user, password and TLS; the other settings stay as they
+    /// How the server is reached from now on: user, password, TLS and where tokens come from; the other settings stay as they
     /// were at the start. The old credential stays in use until a connection with the new one succeeded;
     /// until then that is tried again and again, at once if there is no connection at all.
     pub fn update(&self, settings: BrokerSettings) {
@@ -208,6 +235,11 @@ impl Broker {
                 user: settings.user,
                 password: settings.password,
                 tls: settings.tls,
+                // A target's engine stays what it is.
+                engine: match (&current.engine, settings.engine) {
+                    (EngineSettings::SqlServer(_), new @ EngineSettings::SqlServer(_)) => new,
+                    (engine, _) => engine.clone(),
+                },
                 ..BrokerSettings::clone(current)
             });
         });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use crate::audit::JournalError;
+use crate::credential::sqlserver::error::Failure;
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
 use crate::domain::target::TargetName;
 
@@ -95,11 +96,10 @@ impl BrokerError {
         }
     }
 
-    pub(super) fn sqlstate(&self) -> Option<&SqlState> {
+    /// What the server said, if it was the server.
+    pub(super) const fn server(&self) -> Option<&ServerError> {
         match self {
-            Self::Server { source, .. } => match source {
-                ServerError::Postgres(error) => error.code(),
-            },
+            Self::Server { source, .. } => Some(source),
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::WrongPassword { .. }
@@ -112,6 +112,13 @@ impl BrokerError {
             | Self::Stopped { .. } => None,
         }
     }
+
+    pub(super) fn sqlstate(&self) -> Option<&SqlState> {
+        match self.server()? {
+            ServerError::Postgres(error) => error.code(),
+            ServerError::SqlServer(_) => None,
+        }
+    }
 }
 
 /// What a server said, or its driver.
@@ -119,12 +126,15 @@ impl BrokerError {
 pub enum ServerError {
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    SqlServer(#[from] Failure),
 }
 
 impl ServerError {
     fn ends_connection(&self) -> bool {
         match self {
             Self::Postgres(error) => error.is_closed() || error.code().is_none(),
+            Self::SqlServer(failure) => failure.ends_connection(),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! `broker` is the door for everyone else: a handle to one task per target that owns the broker's
 //! connection and the books (`actor`, `books`). `lease` is what a session holds while it uses a
 //! login, `ending` how a login ends, `sweep` who ends what a dead replica left. `server` is what they
-//! ask of a database server, `postgres` how that is said to one. `naming` is pure. `roles` compares
-//! declared roles with a database at deploy time; `live` says what a broker lacks.
+//! ask of a database server, `postgres` and `sqlserver` how that is said to one. `naming` is pure.
+//! `roles` compares declared roles with a database at deploy time; `live` says what a broker lacks.
 
 pub mod broker;
 pub mod doctor;
@@ -20,13 +20,17 @@ mod books;
 mod ending;
 mod postgres;
 mod server;
+mod sqlserver;
 mod sweep;
 
 pub use actor::Rotated;
-pub use broker::{Broker, BrokerSettings, Retire, check_live};
+pub use broker::{Broker, BrokerSettings, EngineSettings, Retire, check_live};
 pub use error::{BrokerError, LeaseError, ServerError};
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};
 pub use naming::{Epoch, LoginName, Mark};
 pub use postgres::inspection::TAMPER_CHECK_SQL;
+pub use sqlserver::error::Failure;
+pub use sqlserver::inspection::TAMPER_CHECK_TSQL;
+pub use sqlserver::settings::{SqlServerSettings, SqlServerTls, SqlServerTlsMode, TokenSource};
 pub use view::{LoginState, LoginView};

@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
+use crate::domain::target::DatabaseName;
 
-/// PostgreSQL cuts longer names off without an error (NAMEDATALEN - 1).
+/// PostgreSQL cuts longer names off without an error (NAMEDATALEN - 1). SQL Server takes 128, but
+/// one kind of name is enough.
 const NAME_BYTES_MAX: usize = 63;
 /// Leaves room for the slug in names of installations that were named generously.
 const INSTALLATION_BYTES_MAX: usize = 20;
 /// 80 bits: no two mints ever meet, and a name cannot be guessed.
 const RANDOM_BYTES: usize = 10;
+/// 80 bits: no two processes ever share an epoch, and it fits into a login's name.
+const EPOCH_BYTES: usize = 10;
 /// The group that every minted login belongs to, so that `pg_hba.conf` can fence them all in.
 pub const MINTED_GROUP: &str = "gatepost_minted";
 
@@ -29,10 +33,22 @@ impl LoginName {
         let mut bytes = [0; RANDOM_BYTES];
         random.fill(&mut bytes);
         let unique: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let prefix = login_prefix(installation);
-        let fixed = prefix.len() + "_".len() + unique.len();
-        let who = slug(&identity.subject, NAME_BYTES_MAX.saturating_sub(fixed));
-        Self(format!("{prefix}{who}_{unique}").into())
+        Self::ending_in(installation, identity, &unique)
+    }
+
+    /// `gp_<installation>_<readable slug>_<ending>`, where the ending is what makes it unique.
+    pub(in crate::credential) fn ending_in(
+        installation: &Installation,
+        identity: &IdentityKey,
+        ending: &str,
+    ) -> Self {
+        let room = NAME_BYTES_MAX.saturating_sub("_".len() + ending.len());
+        // At least one character of the slug stays.
+        let prefix_max = room.saturating_sub(1);
+        let mut prefix = login_prefix(installation);
+        prefix.truncate(prefix_max);
+        let who = slug(&identity.subject, room.saturating_sub(prefix.len()));
+        Self(format!("{prefix}{who}_{ending}").into())
     }
 
     /// A name that was read from a server, if it can be one of ours.
@@ -90,9 +106,14 @@ pub struct Epoch(Arc<str>);
 
 impl Epoch {
     pub fn random(random: &dyn Random) -> Self {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; EPOCH_BYTES];
         random.fill(&mut bytes);
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(text.into())
+    }
+
+    /// As a login's mark has it.
+    pub(in crate::credential) fn found(text: &str) -> Self {
         Self(text.into())
     }
 
@@ -101,7 +122,7 @@ impl Epoch {
     }
 }
 
-/// What the comment on a login says. A sweep believes it: only roles with `CREATEROLE` (and, from
+/// What the comment on a login says, on PostgreSQL; on SQL Server its name says some of it. A sweep believes it: only roles with `CREATEROLE` (and, from
 /// PostgreSQL 16 on, `ADMIN` on the login) can write it, which no minted login has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -112,6 +133,9 @@ pub struct Mark {
     pub generation: u64,
     /// Who inherits what the login owns when it ends.
     pub role: RoleName,
+    /// The only one that the login can enter; `None` on PostgreSQL, where logins are the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseName>,
 }
 
 impl Mark {
@@ -176,6 +200,7 @@ mod tests {
             epoch: Epoch::random(&Constant(1)),
             generation: 3,
             role: "it's \"x\"".into(),
+            database: None,
         };
         assert_eq!(Mark::parse(&mark.to_comment()), Some(mark));
         for other in ["", "a comment", "{}", r#"{"gatepost":2}"#] {

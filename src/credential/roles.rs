@@ -11,21 +11,24 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::credential::broker::EngineSettings;
 use crate::credential::error::BrokerError;
 use crate::credential::postgres;
 use crate::credential::server::{Access, Connection};
+use crate::credential::sqlserver;
 use crate::domain::secret::Secret;
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 use crate::policy::RoleDeclaration;
 
 /// Who compares and applies: an administrator's credential, used at deploy time only.
 #[derive(Clone, Debug)]
 pub struct DeployAccess {
+    pub engine: EngineSettings,
     pub target: TargetName,
     pub address: (String, u16),
     pub user: String,
     pub password: Secret<String>,
-    /// `None` connects without TLS.
+    /// For PostgreSQL; `None` connects without TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The role that mints logins and is to be able to hand the declared roles out.
     pub broker: String,
@@ -34,14 +37,26 @@ pub struct DeployAccess {
 
 impl DeployAccess {
     fn access(&self) -> Access {
-        Access::Postgres(postgres::connection::Access {
-            target: self.target.clone(),
-            address: self.address.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            tls: self.tls.clone(),
-            control: self.control.clone(),
-        })
+        match &self.engine {
+            EngineSettings::Postgres => Access::Postgres(postgres::connection::Access {
+                target: self.target.clone(),
+                address: self.address.clone(),
+                user: self.user.clone(),
+                password: self.password.clone(),
+                tls: self.tls.clone(),
+                control: self.control.clone(),
+            }),
+            EngineSettings::SqlServer(settings) => Access::SqlServer(sqlserver::connection::Access {
+                target: self.target.clone(),
+                address: self.address.clone(),
+                user: self.user.clone(),
+                password: self.password.clone(),
+                settings: settings.clone(),
+                // Each database is gone to by itself.
+                databases: Arc::default(),
+                control: self.control.clone(),
+            }),
+        }
     }
 }
 
@@ -53,8 +68,12 @@ pub enum RolesError {
         #[source]
         source: BrokerError,
     },
-    #[error("target {target} has no broker role {broker}; create it first (see docs/postgres.md)")]
-    NoBroker { target: TargetName, broker: String },
+    #[error("target {target} has no broker role {broker}; create it first (see docs/{engine}.md)")]
+    NoBroker {
+        target: TargetName,
+        engine: Engine,
+        broker: String,
+    },
     #[error("the plan names objects that do not exist: {}", .0.join(", "))]
     MissingObjects(Vec<String>),
 }
@@ -153,10 +172,14 @@ pub async fn plan(access: &DeployAccess, declared: &[RoleDeclaration]) -> Result
             Connection::Postgres(connection) => {
                 postgres::roles::compare(connection, place, &roles, &mut seen, &mut plan).await
             }
+            Connection::SqlServer(connection) => {
+                sqlserver::roles::compare(connection, place, &roles, &mut plan).await
+            }
         };
         if !there.map_err(server)? {
             return Err(RolesError::NoBroker {
                 target: access.target.clone(),
+                engine: access.engine.engine(),
                 broker: access.broker.clone(),
             });
         }
@@ -185,6 +208,7 @@ pub async fn apply(access: &DeployAccess, plan: &Plan) -> Result<(), RolesError>
                 let sql = statements.join(";\n");
                 connection.run("applying the plan", &sql).await
             }
+            Connection::SqlServer(connection) => sqlserver::roles::apply(connection, &statements).await,
         };
         applied.map_err(server)?;
     }

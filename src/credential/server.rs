@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 
-use crate::credential::broker::BrokerSettings;
+use crate::credential::broker::{BrokerSettings, EngineSettings};
 use crate::credential::doctor::{Object, Objects, Sighting};
 use crate::credential::error::BrokerError;
 use crate::credential::lease::Lease;
@@ -16,6 +16,7 @@ use crate::credential::live::Finding;
 use crate::credential::naming::{Epoch, LoginName, Mark};
 use crate::credential::postgres;
 use crate::credential::postgres::verifier;
+use crate::credential::sqlserver;
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
@@ -53,47 +54,65 @@ pub(super) struct Changes {
 #[derive(Clone, Debug)]
 pub(super) enum Access {
     Postgres(postgres::connection::Access),
+    SqlServer(sqlserver::connection::Access),
 }
 
 /// A connection with a time limit on everything. Dropping it closes it.
 #[derive(Debug)]
 pub(super) enum Connection {
     Postgres(postgres::connection::Connection),
+    SqlServer(sqlserver::connection::Connection),
 }
 
 impl Access {
     pub(super) fn new(settings: &BrokerSettings, control: &Handle) -> Self {
-        Self::Postgres(postgres::connection::Access {
-            target: settings.target.clone(),
-            address: settings.address.clone(),
-            user: settings.user.clone(),
-            password: settings.password.clone(),
-            tls: settings.tls.clone(),
-            control: control.clone(),
-        })
+        match &settings.engine {
+            EngineSettings::Postgres => Self::Postgres(postgres::connection::Access {
+                target: settings.target.clone(),
+                address: settings.address.clone(),
+                user: settings.user.clone(),
+                password: settings.password.clone(),
+                tls: settings.tls.clone(),
+                control: control.clone(),
+            }),
+            EngineSettings::SqlServer(sqlserver) => Self::SqlServer(sqlserver::connection::Access {
+                target: settings.target.clone(),
+                address: settings.address.clone(),
+                user: settings.user.clone(),
+                password: settings.password.clone(),
+                settings: sqlserver.clone(),
+                databases: settings.databases.clone().into(),
+                control: control.clone(),
+            }),
+        }
     }
 
     pub(super) const fn engine(&self) -> Engine {
         match self {
             Self::Postgres(_) => Engine::Postgres,
+            Self::SqlServer(_) => Engine::SqlServer,
         }
     }
 
     pub(super) const fn target(&self) -> &TargetName {
         match self {
             Self::Postgres(access) => &access.target,
+            Self::SqlServer(access) => &access.target,
         }
     }
 
     pub(super) const fn control(&self) -> &Handle {
         match self {
             Self::Postgres(access) => &access.control,
+            Self::SqlServer(access) => &access.control,
         }
     }
 
     pub(super) fn same_login_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Postgres(one), Self::Postgres(other)) => one.same_login_as(other),
+            (Self::SqlServer(one), Self::SqlServer(other)) => one.same_login_as(other),
+            (Self::Postgres(_), Self::SqlServer(_)) | (Self::SqlServer(_), Self::Postgres(_)) => false,
         }
     }
 
@@ -101,6 +120,8 @@ impl Access {
     pub(super) fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Postgres(one), Self::Postgres(other)) => one.same_as(other),
+            (Self::SqlServer(one), Self::SqlServer(other)) => one.same_as(other),
+            (Self::Postgres(_), Self::SqlServer(_)) | (Self::SqlServer(_), Self::Postgres(_)) => false,
         }
     }
 
@@ -108,12 +129,14 @@ impl Access {
     pub(super) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
         match self {
             Self::Postgres(access) => access.refuses_secret(lease, database).await,
+            Self::SqlServer(access) => access.refuses_secret(lease, database).await,
         }
     }
 
     pub(super) async fn connect(&self, database: &DatabaseName) -> Result<Connection, BrokerError> {
         match self {
             Self::Postgres(access) => access.connect(database).await.map(Connection::Postgres),
+            Self::SqlServer(access) => access.connect(database).await.map(Connection::SqlServer),
         }
     }
 
@@ -129,6 +152,11 @@ impl Access {
             (Self::Postgres(access), Connection::Postgres(connection)) => {
                 postgres::doctor::objects(access, connection, names, findings).await
             }
+            (_, Connection::SqlServer(connection)) => {
+                sqlserver::doctor::objects(connection, names, findings).await
+            }
+            // A connection is of the access that made it.
+            (Self::SqlServer(_), Connection::Postgres(_)) => Ok(Objects::new()),
         }
     }
 
@@ -141,6 +169,10 @@ impl Access {
     ) -> Vec<String> {
         match self {
             Self::Postgres(_) => postgres::doctor::end_by_hand(login, role, objects),
+            Self::SqlServer(access) => {
+                let contained = access.settings.contained;
+                sqlserver::doctor::end_by_hand(login, role, objects, &access.databases, contained)
+            }
         }
     }
 
@@ -148,6 +180,7 @@ impl Access {
     pub(super) fn name(&self, mark: &Mark, identity: &IdentityKey, random: &dyn Random) -> LoginName {
         match self {
             Self::Postgres(_) => LoginName::mint(&mark.installation, identity, random),
+            Self::SqlServer(_) => sqlserver::naming::login_name(mark, identity),
         }
     }
 
@@ -159,6 +192,11 @@ impl Access {
                 let verifier = verifier::verifier(&secret, random);
                 (secret, verifier)
             }
+            // It takes no verifier in a way that is meant for this; TLS protects the secret.
+            Self::SqlServer(_) => {
+                let secret = sqlserver::naming::random_secret(random);
+                (secret.clone(), secret)
+            }
         }
     }
 }
@@ -167,12 +205,14 @@ impl Connection {
     pub(super) const fn target(&self) -> &TargetName {
         match self {
             Self::Postgres(connection) => connection.target(),
+            Self::SqlServer(connection) => connection.target(),
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Self::Postgres(connection) => connection.is_closed(),
+            Self::SqlServer(connection) => connection.is_closed(),
         }
     }
 
@@ -180,6 +220,7 @@ impl Connection {
     pub(super) async fn time(&self, from_now: Duration) -> Result<ServerTime, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.time(from_now).await,
+            Self::SqlServer(connection) => connection.time(from_now).await,
         }
     }
 
@@ -193,6 +234,7 @@ impl Connection {
     ) -> Result<(), BrokerError> {
         match self {
             Self::Postgres(connection) => connection.create(login, mark, verifier, until).await,
+            Self::SqlServer(connection) => connection.create(login, mark, verifier).await,
         }
     }
 
@@ -206,6 +248,7 @@ impl Connection {
     ) -> Result<Changes, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.changes(login, mark, untils).await,
+            Self::SqlServer(connection) => connection.changes(login, mark).await,
         }
     }
 
@@ -218,6 +261,8 @@ impl Connection {
     ) -> Result<bool, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.renew(login, verifier, until).await,
+            // The end is ours to keep, and a login cannot change its secret without knowing it.
+            Self::SqlServer(_) => Ok(true),
         }
     }
 
@@ -225,6 +270,7 @@ impl Connection {
     pub(super) async fn disable(&self, login: &LoginName) -> Result<bool, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.disable(login).await,
+            Self::SqlServer(connection) => connection.disable(login).await,
         }
     }
 
@@ -232,6 +278,7 @@ impl Connection {
     pub(super) async fn terminate(&self, login: &LoginName) -> Result<i64, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.terminate(login).await,
+            Self::SqlServer(connection) => connection.terminate(login).await,
         }
     }
 
@@ -242,6 +289,7 @@ impl Connection {
     ) -> Result<Vec<DatabaseName>, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.databases_touched(login).await,
+            Self::SqlServer(connection) => connection.databases_touched(login).await,
         }
     }
 
@@ -253,12 +301,14 @@ impl Connection {
     ) -> Result<(), BrokerError> {
         match self {
             Self::Postgres(connection) => connection.hand_over(login, role).await,
+            Self::SqlServer(connection) => connection.hand_over(login, role).await,
         }
     }
 
     pub(super) async fn drop_login(&self, login: &LoginName) -> Result<(), BrokerError> {
         match self {
             Self::Postgres(connection) => connection.drop_login(login).await,
+            Self::SqlServer(connection) => connection.drop_login(login).await,
         }
     }
 
@@ -266,6 +316,7 @@ impl Connection {
     pub(super) async fn minted(&self, installation: &Installation) -> Result<Vec<Found>, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.minted(installation).await,
+            Self::SqlServer(connection) => connection.minted(installation).await,
         }
     }
 
@@ -287,6 +338,7 @@ impl Connection {
     ) -> Result<bool, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.try_lock(installation, epoch).await,
+            Self::SqlServer(connection) => connection.try_lock(installation, epoch).await,
         }
     }
 
@@ -298,12 +350,14 @@ impl Connection {
     ) -> Result<bool, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.is_locked_by_others(installation, epoch).await,
+            Self::SqlServer(connection) => connection.is_locked_by_others(installation, epoch).await,
         }
     }
 
     pub(super) async fn unlock(&self, installation: &Installation, epoch: &Epoch) -> Result<(), BrokerError> {
         match self {
             Self::Postgres(connection) => connection.unlock(installation, epoch).await,
+            Self::SqlServer(connection) => connection.unlock(installation, epoch).await,
         }
     }
 
@@ -326,6 +380,7 @@ impl Connection {
     pub(super) async fn sightings(&self, installation: &Installation) -> Result<Vec<Sighting>, BrokerError> {
         match self {
             Self::Postgres(connection) => postgres::doctor::sightings(connection, installation).await,
+            Self::SqlServer(connection) => sqlserver::doctor::sightings(connection, installation).await,
         }
     }
 
@@ -333,6 +388,7 @@ impl Connection {
     pub(super) async fn missing(&self, roles: &[RoleName]) -> Result<Vec<Finding>, BrokerError> {
         match self {
             Self::Postgres(connection) => postgres::live::missing(connection, roles).await,
+            Self::SqlServer(connection) => sqlserver::live::missing(connection, roles).await,
         }
     }
 
@@ -344,6 +400,8 @@ impl Connection {
     ) -> Result<Vec<Finding>, BrokerError> {
         match self {
             Self::Postgres(connection) => postgres::live::surroundings(connection, roles, databases).await,
+            // What there is to say of the databases is among what is missing.
+            Self::SqlServer(_) => Ok(Vec::new()),
         }
     }
 }
