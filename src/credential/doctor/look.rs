@@ -11,6 +11,7 @@ use crate::credential::live::Finding;
 use crate::credential::naming::{Epoch, LoginName, login_prefix};
 use crate::credential::server::Access;
 use crate::domain::ids::RoleName;
+use crate::domain::target::Engine;
 
 pub(super) struct Look {
     access: Access,
@@ -69,9 +70,7 @@ impl Look {
             Condition::WithoutComment if self.is_proved_dead(seen, settings) => {
                 wrong.push("has no comment, is ours and has expired".to_owned());
             }
-            Condition::WithoutComment => {
-                wrong.push("has no comment, so it is not proved whose it is".to_owned());
-            }
+            Condition::WithoutComment => wrong.push(self.unmarked().to_owned()),
             Condition::UnreadableComment => {
                 wrong.push("has a comment that this version does not understand".to_owned());
             }
@@ -121,6 +120,13 @@ impl Look {
             report.generation = Some(*generation);
         }
         report
+    }
+
+    const fn unmarked(&self) -> &'static str {
+        match self.access.engine() {
+            Engine::Postgres => "has no comment, so it is not proved whose it is",
+            Engine::SqlServer => "is called like a login of ours, and its name does not say whose it is",
+        }
     }
 
     /// Epochs of ours whose lock was free.

@@ -186,7 +186,7 @@ impl Access {
             },
             Meaning::NotAdmitted => BrokerError::NotAdmitted {
                 target,
-                code: "it is known, and not let in",
+                code: failure.code(),
                 why: chain(&failure),
             },
             Meaning::NoDatabase => BrokerError::MissingPrivilege {
@@ -415,5 +415,14 @@ impl From<ColumnData<'static>> for Value {
             ColumnData::Bit(value) => int(value.map(i64::from)),
             _ => Self::Nothing,
         }
+    }
+}
+
+#[cfg(test)]
+impl Row {
+    /// Texts first, then numbers.
+    pub(in crate::credential) fn of(texts: &[&str], ints: &[i64]) -> Self {
+        let texts = texts.iter().map(|text| Value::Text((*text).to_owned()));
+        Self(texts.chain(ints.iter().copied().map(Value::Int)).collect())
     }
 }

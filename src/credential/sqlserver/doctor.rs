@@ -217,3 +217,33 @@ pub(in crate::credential) fn end_by_hand(
     }
     sql
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_that_end_a_login_are_in_order() {
+        let objects = [Object {
+            database: "orders".into(),
+            what: "schema [theirs]".to_owned(),
+            owned: true,
+        }];
+        let databases = ["orders".into(), "archive".into()];
+        let sql = end_by_hand("gp_a", Some(&"writer".into()), &objects, &databases, false);
+        assert_eq!(sql[0], "ALTER LOGIN [gp_a] DISABLE");
+        assert_eq!(
+            sql[2..],
+            [
+                "USE [orders]",
+                "ALTER AUTHORIZATION ON SCHEMA::[theirs] TO [writer]",
+                "DROP USER IF EXISTS [gp_a]",
+                "USE [archive]",
+                "DROP USER IF EXISTS [gp_a]",
+                "DROP LOGIN [gp_a]"
+            ]
+        );
+        let sql = end_by_hand("gp_a", None, &[], &databases[..1], true);
+        assert_eq!(sql[1..], ["USE [orders]", "DROP USER IF EXISTS [gp_a]"]);
+    }
+}

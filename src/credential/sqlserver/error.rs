@@ -75,6 +75,24 @@ impl Failure {
         }
     }
 
+    /// The number of a login that is known and not let in, as a word.
+    pub(in crate::credential) const fn code(&self) -> &'static str {
+        match self {
+            Self::Server { number, .. } => match *number {
+                18_452 => "18452",
+                18_470 => "18470",
+                18_486 => "18486",
+                18_487 => "18487",
+                18_488 => "18488",
+                40_532 => "40532",
+                40_615 => "40615",
+                40_914 => "40914",
+                _ => "no number of ours",
+            },
+            Self::Driver(_) | Self::Closed => "no number",
+        }
+    }
+
     pub(in crate::credential) const fn ends_connection(&self) -> bool {
         match self {
             Self::Server { class, .. } => *class >= FATAL,

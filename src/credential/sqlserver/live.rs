@@ -197,3 +197,47 @@ pub(in crate::credential) async fn explain(
     }
     as_error(findings, connection.target(), ("15151", "15151")).unwrap_or(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(ints: &[i64], product: Product, contained: bool) -> Vec<(String, FindingKind)> {
+        let row = Row::of(&["broker]"], ints);
+        let findings = judge_server(&row, product, contained).into_iter();
+        findings.map(|finding| (finding.sql, finding.kind)).collect()
+    }
+
+    #[test]
+    fn rights_of_the_server_are_asked_for_one_by_one() {
+        let lacking = told(&[0, 0, 1, 0], Product::SqlServer, false);
+        assert_eq!(
+            lacking,
+            [
+                (
+                    "USE master; GRANT ALTER ANY LOGIN TO [broker]]]".to_owned(),
+                    FindingKind::MissingPrivilege
+                ),
+                (
+                    "USE master; GRANT VIEW SERVER STATE TO [broker]]]".to_owned(),
+                    FindingKind::MissingPrivilege
+                )
+            ]
+        );
+        // A contained user needs no login.
+        assert_eq!(told(&[0, 0, 1, 1], Product::SqlServer, true), []);
+        assert_eq!(told(&[0, 1, 1, 1], Product::SqlServer, false), []);
+    }
+
+    #[test]
+    fn sysadmin_is_too_much_except_where_it_is_all_there_is() {
+        let sysadmin = told(&[1, 1, 1, 1], Product::SqlServer, false);
+        assert_eq!(sysadmin[0].1, FindingKind::TooMuch);
+        assert_eq!(told(&[1, 0, 0, 0], Product::Babelfish, false), []);
+        assert_eq!(
+            told(&[0, 0, 0, 0], Product::Babelfish, false)[0].0,
+            "ALTER SERVER ROLE sysadmin ADD MEMBER [broker]]]"
+        );
+        assert_eq!(told(&[0, 0, 0, 0], Product::AzureSql, true), []);
+    }
+}
