@@ -207,9 +207,12 @@ async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
     let stranger = bench.start(settings);
     let foreign = bench.lease(&stranger, "writer", LONG).await.unwrap();
 
+    let control = Handle::current();
     let report = |condition: Condition| move |report: &&doctor::LoginReport| report.condition == condition;
     let examine = async || {
-        let examined = doctor::examine(&bench.settings("d"), &["writer".into()], &Handle::current());
+        let settings = bench.settings("d");
+        let roles = ["writer".into()];
+        let examined = doctor::examine(&settings, &roles, &control);
         examined.await.unwrap()
     };
     let before = examine().await;
