@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::app::config::settings::{self, Environment, Settings};
 use crate::app::policies;
 use crate::audit;
-use crate::credential::BrokerSettings;
+use crate::credential::{BrokerSettings, EngineSettings};
 use crate::domain::{Identity, Mistake, ProviderName};
 use crate::identity::{self, ProviderSettings};
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
@@ -172,6 +172,7 @@ fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
 /// How the broker of a target reaches it.
 pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &ClientTls) -> BrokerSettings {
     BrokerSettings {
+        engine: EngineSettings::Postgres,
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         databases: target
