@@ -12,7 +12,6 @@ use crate::app::clock::SystemClock;
 use crate::app::config::settings::Environment;
 use crate::app::run;
 use crate::cli::{Answer, Failure, check, say};
-use crate::credential::EngineSettings;
 use crate::credential::roles::{self, DeployAccess, Plan};
 use crate::domain::{Clock, Secret, TargetName};
 
@@ -110,7 +109,7 @@ fn deploy_access(
         (None, _) => return Err("the configuration has several targets: give --target".into()),
     };
     Ok(DeployAccess {
-        engine: EngineSettings::Postgres,
+        engine: build::engine_settings(target),
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: access.deployer.clone(),

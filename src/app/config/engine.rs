@@ -27,6 +27,10 @@ impl Resolver<'_, '_, '_> {
                     let message = "wal_marker is PostgreSQL's; remove it";
                     self.reader.mistake(marker.at, message);
                 }
+                if let Some(mode) = mode.filter(|mode| mode.value == TlsMode::VerifyCa) {
+                    let message = "mode: verify-ca is not possible with SQL Server; use verify-full";
+                    self.reader.mistake(mode.at, message);
+                }
                 if let Some(certificate) = tls.and_then(|tls| tls.client_certificate.as_ref()) {
                     let message = "SQL Server does not ask for a client certificate; remove it";
                     self.reader.mistake(certificate.at, message);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::audit::record::Facts;
+use crate::credential::TAMPER_CHECK_TSQL;
 use crate::session::prelude::{Prelude, PreludeError};
 use crate::upstream::ask::{AskError, ask};
 use crate::upstream::checkout::{Checkout, Habits};
@@ -20,6 +21,9 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// `sp_set_session_context` takes 8,000 bytes; a subject or client id of a token is far below.
 const VALUE_CHARS_MAX: usize = 1_000;
+
+/// What the tamper check says in one row: a phrase with one name in it. A record repeats no more.
+const PHRASE_CHARS_SHOWN: usize = 160;
 
 /// How a server may tell the id of a transaction: SQL Server 2016 and later; PostgreSQL behind T-SQL.
 const ID_QUESTIONS: [&str; 2] = [
@@ -36,6 +40,7 @@ pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Resu
     let all = async {
         run(checkout, &text, prelude.facts).await?;
         if checkout.habits().is_none() {
+            check(checkout).await?;
             let habits = habits(checkout).await?;
             checkout.note_habits(habits);
         }
@@ -60,6 +65,21 @@ async fn run(checkout: &mut Checkout, text: &str, facts: &Facts) -> Result<(), P
         Some(_) | None => Err(PreludeError::NotTaken {
             what: "the identity in its session context",
         }),
+    }
+}
+
+/// Is the login still as it was minted? A row says what is not.
+async fn check(checkout: &mut Checkout) -> Result<(), PreludeError> {
+    let answer = ask(checkout, Status::NORMAL, TAMPER_CHECK_TSQL).await?;
+    if let Some(number) = answer.error {
+        let code = number.to_string();
+        return Err(PreludeError::Refused { code });
+    }
+    match answer.first_row()?.and_then(|row| row.into_iter().next()) {
+        Some(Value::Text(what)) => Err(PreludeError::Tampered {
+            what: what.escape_debug().take(PHRASE_CHARS_SHOWN).collect(),
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 
