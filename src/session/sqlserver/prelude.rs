@@ -18,6 +18,8 @@ use crate::wire::tds::rows::Value;
 
 /// A few statements on one connection; a server that needs this long serves nobody.
 const TIME_MAX: Duration = Duration::from_secs(5);
+/// A new connection is also asked about its login, and a server's catalogue can be slow the first time.
+const TIME_MAX_NEW: Duration = Duration::from_secs(15);
 
 /// `sp_set_session_context` takes 8,000 bytes; a subject or client id of a token is far below.
 const VALUE_CHARS_MAX: usize = 1_000;
@@ -37,6 +39,11 @@ const TELLS_QUESTION: &str = "BEGIN TRANSACTION; ROLLBACK TRANSACTION";
 /// server tells of transactions.
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let text = text(prelude);
+    let limit = if checkout.habits().is_none() {
+        TIME_MAX_NEW
+    } else {
+        TIME_MAX
+    };
     let all = async {
         run(checkout, &text, prelude.facts).await?;
         if checkout.habits().is_none() {
@@ -46,7 +53,7 @@ pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Resu
         }
         Ok(())
     };
-    timeout(TIME_MAX, all).await.map_err(|_| PreludeError::TimedOut)?
+    timeout(limit, all).await.map_err(|_| PreludeError::TimedOut)?
 }
 
 async fn run(checkout: &mut Checkout, text: &str, facts: &Facts) -> Result<(), PreludeError> {
