@@ -36,6 +36,13 @@ impl Directory {
     pub fn find(&self, name: &str) -> Option<&Destination> {
         self.by_name.get(name)
     }
+
+    /// Everything that is offered of a target; a database is there under each of its names.
+    pub fn of_target(&self, target: &str) -> impl Iterator<Item = &Destination> {
+        self.by_name
+            .values()
+            .filter(move |it| it.target.as_str() == target)
+    }
 }
 
 #[cfg(test)]
@@ -59,5 +66,9 @@ mod tests {
         assert_eq!(directory.find("orders-eu").unwrap().target.as_str(), "b");
         assert_eq!(directory.find("b/orders").unwrap().target.as_str(), "b");
         assert!(directory.find("other").is_none());
+        assert!(directory.of_target("b").all(|it| it.target.as_str() == "b"));
+        assert!(
+            directory.of_target("b").next().is_some() && directory.of_target("orders-eu").next().is_none()
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::domain::correlation::Correlation;
 use crate::domain::refusal::Reason;
+use crate::identity::ticket::holds_a_ticket;
 use crate::sql::correlation::startup as startup_correlation;
 use crate::sql::escape::is_unreadable_encoding;
 use crate::wire::pg::startup::Startup;
@@ -188,8 +189,12 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-/// Three base64url parts, the first of which begins like a JSON object. Looks anywhere in the text.
+/// Three base64url parts, the first of which begins like a JSON object; or a ticket. Looks anywhere in
+/// the text.
 pub(super) fn looks_like_token(text: &str) -> bool {
+    if holds_a_ticket(text) {
+        return true;
+    }
     let token_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     text.split(|c| !token_char(c)).any(|word| {
         let from_header = word.find("eyJ").and_then(|at| word.get(at..)).unwrap_or_default();
@@ -251,8 +256,11 @@ mod tests {
 
     #[test]
     fn tokens_in_the_wrong_place_are_refused_and_never_repeated() {
+        let ticket = format!("gpt_{}", "0a".repeat(24));
         let in_options = format!("-c a.b={TOKEN}");
         let cases = [
+            ("user", ticket.as_str()),
+            ("application_name", &ticket),
             ("user", TOKEN),
             ("database", TOKEN),
             ("application_name", TOKEN),
@@ -261,7 +269,8 @@ mod tests {
         for (name, value) in cases {
             let reason = read(&startup(&[("user", "x"), (name, value)])).unwrap_err();
             assert!(matches!(reason, Reason::TokenInParameter { .. }), "{name}");
-            assert!(!format!("{reason:?} {reason}").contains("eyJ"));
+            let told = format!("{reason:?} {reason}");
+            assert!(!told.contains("eyJ") && !told.contains("gpt_"), "{told}");
         }
     }
 

@@ -7,6 +7,7 @@ pub mod settings;
 mod providers;
 mod read;
 mod resolve;
+mod tickets;
 mod yaml;
 
 #[cfg(test)]

@@ -58,6 +58,11 @@ fn about_tokens() -> Vec<Row> {
         ),
         (
             TokenRejected,
+            Reason::TicketUnknown,
+            "a password that begins with `gpt_`; which of these it is stands in the log",
+        ),
+        (
+            TokenRejected,
             Reason::ProviderUnavailable,
             "the keys could not be fetched, and none are kept",
         ),
@@ -66,7 +71,7 @@ fn about_tokens() -> Vec<Row> {
             Reason::TokenInParameter {
                 parameter: "user name",
             },
-            "user, database, application name or options look like a JWT; never repeated",
+            "user, database, application name or options look like a JWT or a ticket; never repeated",
         ),
     ]
 }
@@ -276,9 +281,10 @@ const fn number(reason: &Reason) -> usize {
         Reason::TooLarge { .. } => 34,
         Reason::Unsupported { .. } => 35,
         Reason::Internal => 36,
+        Reason::TicketUnknown => 37,
     }
 }
-const REASONS: usize = 37;
+const REASONS: usize = 38;
 
 #[derive(Debug)]
 struct Zero;
