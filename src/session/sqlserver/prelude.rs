@@ -198,6 +198,7 @@ mod tests {
                 tenant: None,
                 name: None,
                 token_id: None,
+                ticket_id: None,
             }),
             ..Facts::default()
         };
