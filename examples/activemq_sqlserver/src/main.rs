@@ -23,6 +23,8 @@ mod consumer;
 mod stomp;
 
 const QUEUE: &str = "orders";
+/// The one kind of messages that this worker knows.
+const DOMAIN: Domain = Domain::Orders;
 /// ActiveMQ's own, unless its policy names another.
 const DEAD_LETTERS: &str = "ActiveMQ.DLQ";
 
@@ -141,5 +143,14 @@ async fn browse(broker: &Broker, queue: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The one kind of messages that this worker knows.
-const DOMAIN: Domain = Domain::Orders;
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Arguments::command().debug_assert();
+    }
+}

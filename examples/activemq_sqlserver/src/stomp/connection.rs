@@ -241,11 +241,7 @@ impl Connection {
 
 /// Frames as they come, and a line end when none came for a while. Ends when the connection breaks, which
 /// whoever has a frame to write then notices, or when it is not needed any more.
-async fn write(
-    mut stream: WriteHalf<Box<dyn Stream>>,
-    mut frames: mpsc::Receiver<Vec<u8>>,
-    beat: Duration,
-) {
+async fn write(mut stream: WriteHalf<Box<dyn Stream>>, mut frames: mpsc::Receiver<Vec<u8>>, beat: Duration) {
     loop {
         let bytes = match timeout(beat, frames.recv()).await {
             Ok(Some(bytes)) => bytes,

@@ -23,24 +23,24 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) struct Broker {
     /// `stomp://HOST:PORT`, or `stomp+ssl://HOST:PORT`.
     #[arg(long = "broker", env = "BROKER_URL", value_name = "URL")]
-    url: String,
-    #[arg(long = "broker-user", env = "BROKER_USER", requires = "password_file", value_name = "USER")]
-    user: Option<String>,
+    broker_url: String,
     #[arg(
-        id = "broker_password_file",
-        long = "broker-password-file",
-        env = "BROKER_PASSWORD_FILE",
-        value_name = "FILE"
+        long,
+        env = "BROKER_USER",
+        requires = "broker_password_file",
+        value_name = "USER"
     )]
-    password_file: Option<PathBuf>,
+    broker_user: Option<String>,
+    #[arg(long, env = "BROKER_PASSWORD_FILE", value_name = "FILE")]
+    broker_password_file: Option<PathBuf>,
     /// Certificates (PEM) of those who may sign the broker's.
-    #[arg(id = "broker_ca", long = "broker-ca", env = "BROKER_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[arg(long, env = "BROKER_CA", value_name = "FILE")]
+    broker_ca: Option<PathBuf>,
 }
 
 impl Broker {
     pub(super) async fn dial(&self) -> Result<Box<dyn Stream>, Failure> {
-        let (tls, address) = split_url(&self.url)?;
+        let (tls, address) = split_url(&self.broker_url)?;
         let stream = match timeout(CONNECT_WAIT, TcpStream::connect(address)).await {
             Ok(connected) => connected?,
             Err(_) => return Err(Box::new(io::Error::from(io::ErrorKind::TimedOut))),
@@ -59,14 +59,14 @@ impl Broker {
 
     /// As CONNECT names the broker, and its certificate.
     pub(super) fn host(&self) -> Result<&str, Failure> {
-        let (_, address) = split_url(&self.url)?;
+        let (_, address) = split_url(&self.broker_url)?;
         let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
         Ok(host.trim_start_matches('[').trim_end_matches(']'))
     }
 
     /// The file is read again for every connection, so that a new password is taken up.
     pub(super) fn login(&self) -> Result<Option<(&str, String)>, Failure> {
-        let (Some(user), Some(file)) = (&self.user, &self.password_file) else {
+        let (Some(user), Some(file)) = (&self.broker_user, &self.broker_password_file) else {
             return Ok(None);
         };
         let password = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -74,7 +74,7 @@ impl Broker {
     }
 
     fn connector(&self) -> Result<TlsConnector, Failure> {
-        let file = self.ca.as_ref().ok_or("stomp+ssl needs --broker-ca")?;
+        let file = self.broker_ca.as_ref().ok_or("stomp+ssl needs --broker-ca")?;
         let unreadable = |error| format!("{}: {error}", file.display());
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {

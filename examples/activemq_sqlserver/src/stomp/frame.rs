@@ -111,7 +111,10 @@ impl Decoder {
 
     /// `None` until more bytes are there. Line ends between frames are the other side's heartbeat.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, NotStomp> {
-        let beats = self.unread.iter().take_while(|byte| matches!(byte, b'\n' | b'\r'));
+        let beats = self
+            .unread
+            .iter()
+            .take_while(|byte| matches!(byte, b'\n' | b'\r'));
         let beats = beats.count();
         self.unread.drain(..beats);
         let Some((head, body_at)) = split_head(&self.unread)? else {
@@ -273,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_part_is_not_a_frame() {
-        let whole = Frame::new("SEND").with("destination", "/queue/a").with_body(b"text").encode();
+        let whole = Frame::new("SEND")
+            .with("destination", "/queue/a")
+            .with_body(b"text")
+            .encode();
         for end in 0..whole.len() {
             assert_eq!(read(&whole[..end]), Ok(vec![]), "{end}");
         }
@@ -300,6 +306,12 @@ mod tests {
         let many = "k:v\n".repeat(HEADERS_MAX + 1);
         refused(format!("MESSAGE\n{many}\n\0").as_bytes());
         refused(format!("MESSAGE\ncontent-length:{}\n\n", BODY_BYTES_MAX + 1).as_bytes());
-        assert!(read_in_pieces(&[b"MESSAGE\n\n".to_vec(), vec![b'x'; BODY_BYTES_MAX + 1]].concat(), 8192).is_err());
+        assert!(
+            read_in_pieces(
+                &[b"MESSAGE\n\n".to_vec(), vec![b'x'; BODY_BYTES_MAX + 1]].concat(),
+                8192
+            )
+            .is_err()
+        );
     }
 }

@@ -87,7 +87,11 @@ impl Inbox {
         let error = match open.apply(delivery, cut).await {
             Ok(applied) => {
                 self.open = Some(open);
-                return Ok(if applied { Fate::Applied } else { Fate::AlreadyApplied });
+                return Ok(if applied {
+                    Fate::Applied
+                } else {
+                    Fate::AlreadyApplied
+                });
             }
             Err(error) => error,
         };
@@ -113,11 +117,7 @@ impl Open {
             "EXEC sp_set_session_context N'correlation_id', {}",
             literal(&delivery.correlation)
         );
-        self.session
-            .simple_query(correlate)
-            .await?
-            .into_results()
-            .await?;
+        self.session.simple_query(correlate).await?.into_results().await?;
         if !self.note(delivery).await? {
             self.session.rollback_transaction().await?;
             return Ok(false);

@@ -22,7 +22,10 @@ pub async fn run_script(server: &Server, file: &Path) -> Result<usize, Failure> 
 pub async fn rows(server: &Server) -> Result<Vec<String>, Failure> {
     const TABLES: [(&str, &str); 2] = [
         ("order", "SELECT id, correlation_id FROM dbo.orders ORDER BY id"),
-        ("payment", "SELECT id, correlation_id FROM dbo.payments ORDER BY id"),
+        (
+            "payment",
+            "SELECT id, correlation_id FROM dbo.payments ORDER BY id",
+        ),
     ];
     let (mut session, _) = server.connect(APPLICATION).await?;
     let mut lines = Vec::new();

@@ -131,7 +131,9 @@ fn split_address(address: &str) -> Result<(&str, u16), Failure> {
 }
 
 fn read_secret(file: &Path) -> Result<String, Failure> {
-    let size = fs::metadata(file).map_err(|error| unreadable(file, &error))?.len();
+    let size = fs::metadata(file)
+        .map_err(|error| unreadable(file, &error))?
+        .len();
     if size > SECRET_BYTES_MAX {
         return Err(format!("{} is too large to hold one secret", file.display()).into());
     }

@@ -23,26 +23,26 @@ const POISON: [u32; 13] = [
 
 /// It will be otherwise in a moment, on this connection or another.
 const PASSING: [u32; 20] = [
-    233,    // the connection was closed during the login
-    921,    // the database is not recovered yet
-    1205,   // chosen as deadlock victim
-    1222,   // a lock was not had in time
-    6005,   // the server is shutting down
-    10053,  // transport
-    10054,  // transport
-    10060,  // transport
-    10928,  // too many sessions for now; gatepost says so too
-    10929,  // the same, of the server as a whole
-    17142,  // the server is paused
-    18401,  // the server is being upgraded
-    40143,  // the service has an error
-    40197,  // the service has an error
-    40501,  // the service is busy
-    40613,  // the database is not available now; gatepost says so when it cannot reach it
-    49918,  // not enough resources
-    49919,  // too many create or update operations
-    49920,  // too many operations
-    615,    // the database was moved
+    233,   // the connection was closed during the login
+    921,   // the database is not recovered yet
+    1205,  // chosen as deadlock victim
+    1222,  // a lock was not had in time
+    6005,  // the server is shutting down
+    10053, // transport
+    10054, // transport
+    10060, // transport
+    10928, // too many sessions for now; gatepost says so too
+    10929, // the same, of the server as a whole
+    17142, // the server is paused
+    18401, // the server is being upgraded
+    40143, // the service has an error
+    40197, // the service has an error
+    40501, // the service is busy
+    40613, // the database is not available now; gatepost says so when it cannot reach it
+    49918, // not enough resources
+    49919, // too many create or update operations
+    49920, // too many operations
+    615,   // the database was moved
 ];
 
 /// Why a message is not applied, when it is not the message's fault.
@@ -124,7 +124,11 @@ mod tests {
 
     #[test]
     fn no_answer_is_passing() {
-        for kind in [IoErrorKind::UnexpectedEof, IoErrorKind::ConnectionReset, IoErrorKind::TimedOut] {
+        for kind in [
+            IoErrorKind::UnexpectedEof,
+            IoErrorKind::ConnectionReset,
+            IoErrorKind::TimedOut,
+        ] {
             assert_eq!(of_statement(&lost(kind)), Refusal::Passing, "{kind:?}");
             assert_eq!(of_connecting(&lost(kind).into()), Refusal::Passing, "{kind:?}");
         }
@@ -132,7 +136,10 @@ mod tests {
 
     #[test]
     fn what_another_try_does_not_heal_ends_the_worker() {
-        assert_eq!(of_connecting(&lost(IoErrorKind::InvalidData).into()), Refusal::Lasting);
+        assert_eq!(
+            of_connecting(&lost(IoErrorKind::InvalidData).into()),
+            Refusal::Lasting
+        );
         assert_eq!(of_connecting(&Error::Tls(String::new()).into()), Refusal::Lasting);
         assert_eq!(of_connecting(&"token file is missing".into()), Refusal::Lasting);
         assert_eq!(
