@@ -121,7 +121,8 @@ impl Broker {
     pub(crate) async fn fate(&self, domain: Domain) -> Result<Fates, Failure> {
         let stream = self.stream(domain)?;
         let stored = stream.get_info().await?.state.messages;
-        let consumer: PullConsumer = stream.get_consumer(domain.consumer()).await?;
+        let consumer: Result<PullConsumer, _> = stream.get_consumer(domain.consumer()).await;
+        let consumer = consumer.map_err(|error| format!("{}: {error}", domain.consumer()))?;
         let consumer = consumer.get_info().await?;
         let terminated = format!(
             "{}.{}.{}",

@@ -140,13 +140,14 @@ mod tests {
 
     #[test]
     fn what_no_one_can_apply_is_malformed() {
+        let long = "x".repeat(ID_BYTES_MAX + 1);
         let malformed = |domain, correlation, body: &str| {
             Delivery::read(domain, correlation, body.as_bytes()).unwrap_err();
         };
         malformed(Domain::Payments, None, ORDER);
         malformed(Domain::Orders, Some(""), ORDER);
         malformed(Domain::Orders, Some("a b"), ORDER);
-        malformed(Domain::Orders, Some(&"x".repeat(ID_BYTES_MAX + 1)), ORDER);
+        malformed(Domain::Orders, Some(&long), ORDER);
         malformed(Domain::Orders, None, &ORDER.replace("msg-1", "msg-1 "));
         malformed(Domain::Orders, None, &ORDER.replace("100", "\"much\""));
         malformed(Domain::Orders, None, "hello");
