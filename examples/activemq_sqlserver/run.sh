@@ -24,22 +24,23 @@ worker=$target/debug/activemq_sqlserver
 step "ActiveMQ with STOMP inside TLS"
 mkdir -p "$folder/activemq/tmp"
 broker_password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-(umask 077; printf %s "$broker_password" >"$folder/broker.password")
+(umask 077
+printf %s "$broker_password" >"$folder/broker.password"
+printf 'broker.password=%s\n' "$broker_password" >"$folder/activemq/broker.properties")
 keytool -genkeypair -alias broker -keyalg EC -groupname secp256r1 -dname CN=localhost \
     -ext san=ip:127.0.0.1,dns:localhost -validity 2 -storetype PKCS12 \
-    -keystore "$folder/activemq/broker.p12" -storepass "$broker_password" 2>"$folder/keytool.log"
+    -keystore "$folder/activemq/broker.p12" -storepass:file "$folder/broker.password" 2>"$folder/keytool.log"
 keytool -exportcert -rfc -alias broker -keystore "$folder/activemq/broker.p12" \
-    -storepass "$broker_password" >"$folder/broker-ca.crt" 2>>"$folder/keytool.log"
+    -storepass:file "$folder/broker.password" >"$folder/broker-ca.crt" 2>>"$folder/keytool.log"
 java -Xms32m -Xmx96m --add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED \
     -Djava.io.tmpdir="$folder/activemq/tmp" -Dlog4j.configuration="file:$PWD/examples/activemq_sqlserver/log4j.properties" \
     -Dactivemq.home=/usr/share/activemq -Dactivemq.base="$folder/activemq" \
     -Dactivemq.conf="$folder/activemq" -Dactivemq.data="$folder/activemq/data" \
-    -Dbroker.keystore="$folder/activemq/broker.p12" -Dbroker.password="$broker_password" \
     -jar /usr/share/activemq/bin/activemq.jar start "xbean:file:$PWD/examples/activemq_sqlserver/activemq.xml" \
     >"$folder/activemq.log" 2>&1 &
 activemq=$!
 running+=("$activemq")
-until grep -q 'Connector stomp started' "$folder/activemq.log"; do
+until grep -qs 'Connector stomp started' "$folder/activemq.log"; do
     kill -0 "$activemq" 2>/dev/null || fail "ActiveMQ ended"
     sleep 0.2
 done

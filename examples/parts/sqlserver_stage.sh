@@ -26,7 +26,8 @@ make_database() {
     printf 'CREATE DATABASE %s;\n' "$database" >"$folder/server.sql"
     : >"$folder/members.sql"
     for role in "$@"; do
-        login=${database}_$role
+        # Not ${database}_…: to Babelfish that is the role in the database.
+        login=gatepost_login_$$_$role
         # Long, and of every kind that a password policy asks for.
         password=Aa1-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
         (umask 077; printf %s "$password" >"$folder/$role.password")
@@ -55,7 +56,7 @@ drop_database() {
 # How the consumer with role $1 reaches the database, in `access`.
 consumer_access() {
     access=(--sqlserver "$sqlserver" --database "$database"
-        --user "${database}_$1" --password-file "$folder/$1.password")
+        --user "gatepost_login_$$_$1" --password-file "$folder/$1.password")
     [ -z "$sqlserver_ca" ] || access+=(--ca "$sqlserver_ca")
 }
 
