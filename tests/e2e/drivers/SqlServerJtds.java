@@ -409,6 +409,8 @@ public class SqlServerJtds {
 
     public static void main(String[] names) throws Exception {
         trust();
+        // Debian's jar does not announce it.
+        Class.forName("net.sourceforge.jtds.jdbc.Driver");
         for (String name : names) {
             try {
                 tell(name, true, step(name).run(), null, null);

@@ -1,5 +1,5 @@
 """mssql-python (Microsoft's ODBC Driver 18 inside) through the steps of sqlserver_steps.py. ODBC's errors are text: it
-tells no numbers."""
+tells no numbers. It sets the application's name itself: MSSQL-Python."""
 
 import os
 import types
@@ -24,7 +24,7 @@ class MssqlPython(at.Steps):
     mark = "?"
 
     def open(self, automatic=False):
-        text = f"Server=tcp:{at.HOST},{at.PORT};Database={at.DATABASE};APP={at.NAME};TrustServerCertificate=no;"
+        text = f"Server=tcp:{at.HOST},{at.PORT};Database={at.DATABASE};TrustServerCertificate=no;"
         text += f"Encrypt={'strict' if at.STRICT else 'yes'};PacketSize=8000;"
         if at.TOKEN:
             return mssql_python.connect(text, autocommit=automatic, timeout=at.PATIENCE, token_provider=Provider())

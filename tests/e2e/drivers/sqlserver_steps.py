@@ -89,6 +89,8 @@ class Steps:
     def raises(self, act):
         try:
             act()
+        except Cannot:
+            raise
         except Exception as error:
             return error
         raise AssertionError("no error")
