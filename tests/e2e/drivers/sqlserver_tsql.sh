@@ -9,6 +9,8 @@ rows=${GATEPOST_TEST_ROWS:-100000}
 name=$GATEPOST_TEST_NAME
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+# A program that ended does not read what is written to it.
+trap '' PIPE
 export FREETDSCONF=$folder/freetds.conf
 cat >"$FREETDSCONF" <<END
 [gatepost]
@@ -35,7 +37,8 @@ tell() {
 # Answers in $out, complaints in $err; each line GO ends a batch. Fails when the login did, or a statement.
 session() {
     local status=0
-    "$tsql" -S gatepost -U "${GATEPOST_TEST_USER:-}" -P "${GATEPOST_TEST_PASSWORD:-}" -D "$GATEPOST_TEST_DATABASE" \
+    # Line by line, or nobody would see that it is connected.
+    stdbuf -oL "$tsql" -S gatepost -U "${GATEPOST_TEST_USER:-}" -P "${GATEPOST_TEST_PASSWORD:-}" -D "$GATEPOST_TEST_DATABASE" \
         -a "$name" -o fhq "$@" >"$folder/out" 2>"$folder/err" || status=$?
     out=$(<"$folder/out") err=$(sed '/^Default database being set to/d' "$folder/err")
     return "$status"
@@ -148,20 +151,34 @@ error() {
 }
 
 # tsql reads its statements as they come, so what holds it open is its input.
+hold() {
+    local value
+    if session && [ -n "$out" ]; then
+        value=$(tail -1 <<<"$out")
+        [[ $value =~ ^-?[0-9]+$ ]] || value="\"$value\""
+        tell idle true "[$value]" "$(number)" "$err"
+    else
+        tell idle false '[]' "$(number)" "${err:-the connection ended}"
+    fi
+}
+
 idle() {
-    local line
-    exec 3> >(session; status=$?; [ "$status" = 0 ] && [ -n "$out" ] &&
-        tell idle true "[$(tail -1 <<<"$out" | sed 's/.*/"&"/')]" "$(number)" "$err" ||
-        tell idle false '[]' "$(number)" "${err:-the connection ended}")
-    local program=$!
+    local line program
+    mkfifo "$folder/in"
+    hold <"$folder/in" &
+    program=$!
+    exec 3>"$folder/in"
     printf 'SELECT 42\nGO\n' >&3
     # Connected when the first answer has come.
-    until [ -s "$folder/out" ] || ! kill -0 "$program" 2>/dev/null; do read -rt 0.05 <> <(:) || true; done
-    [ ! -s "$folder/out" ] || tell idle true '["ready"]'
-    IFS= read -r line || true
-    printf '%s\nGO\n' "${line:-SELECT 43}" >&3
+    until [ -s "$folder/out" ] || ! kill -0 "$program" 2>/dev/null; do sleep 0.1; done
+    if [ -s "$folder/out" ]; then
+        tell idle true '["ready"]'
+        IFS= read -r line || true
+        printf '%s\nGO\n' "${line:-SELECT 43}" >&3
+    fi
     exec 3>&-
     wait "$program"
+    rm "$folder/in"
 }
 
 reset() { tell reset false '[]' null "this driver has no pool"; }
