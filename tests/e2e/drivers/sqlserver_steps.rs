@@ -68,15 +68,6 @@ pub(crate) struct Failure {
     pub(crate) text: String,
 }
 
-impl Failure {
-    pub(crate) fn cannot(why: &str) -> Self {
-        Self {
-            number: None,
-            text: format!("this driver {why}"),
-        }
-    }
-}
-
 /// A step's values, and an error when that is what it was about.
 pub(crate) struct Done {
     values: Vec<Value>,

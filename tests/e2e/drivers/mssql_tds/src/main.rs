@@ -2,7 +2,7 @@
 //! Arguments: names of steps.
 
 use std::os::unix::process::CommandExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mssql_tds::connection::bulk_copy::{BulkCopy, BulkLoadRow};
@@ -20,6 +20,7 @@ use mssql_tds::message::bulk_load::StreamingBulkLoadWriter;
 use mssql_tds::message::parameters::rpc_parameters::{RpcParameter, StatusFlags};
 use mssql_tds::message::transaction_management::TransactionIsolationLevel;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use steps::{BULK, Done, Failure, Surroundings, raised, same, tell, unexpected};
 

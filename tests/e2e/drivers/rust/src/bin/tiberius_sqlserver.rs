@@ -329,7 +329,10 @@ async fn main() {
             "transactions" => transactions(&at).await,
             "error" => error(&at).await,
             "idle" => idle(&at).await,
-            "reset" => Err(Failure::cannot("has no pool and no reset")),
+            "reset" => Err(Failure {
+                number: None,
+                text: "this driver has no pool and no reset".to_owned(),
+            }),
             "correlation" => correlation(&at).await,
             other => panic!("no step {other}"),
         };
