@@ -432,7 +432,8 @@ impl Bench {
             targets: BTreeMap::from([(
                 "orders".into(),
                 TargetFacts {
-                    engine: Engine::SqlServer,
+                    // A grant has no engine, and this one is read for its names only.
+                    engine: Engine::Postgres,
                     databases: BTreeSet::from([database.into()]),
                 },
             )]),

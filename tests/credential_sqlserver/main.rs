@@ -107,32 +107,32 @@ async fn a_login_is_looked_after_while_held_and_ends_in_order() {
 async fn a_login_that_was_tampered_with_is_ended_and_recorded() {
     let bench = bench!();
     let broker = bench.start(bench.settings("a"));
-    let tamperings: [(&str, fn(&str) -> String, &str); 4] = [
+    let tamperings = [
         (
             "disabled",
-            |login| format!("ALTER LOGIN [{login}] DISABLE"),
+            "ALTER LOGIN [LOGIN_NAME] DISABLE",
             "it was disabled by someone else",
         ),
         (
             "role",
-            |login| format!("ALTER ROLE [reader] ADD MEMBER [{login}]"),
+            "ALTER ROLE [reader] ADD MEMBER [LOGIN_NAME]",
             "it was made a member of reader",
         ),
         (
             "left",
-            |login| format!("ALTER ROLE [writer] DROP MEMBER [{login}]"),
+            "ALTER ROLE [writer] DROP MEMBER [LOGIN_NAME]",
             "its membership of writer was taken away",
         ),
         (
             "secret",
-            |login| format!("ALTER LOGIN [{login}] WITH PASSWORD = 'Another-0ne'"),
+            "ALTER LOGIN [LOGIN_NAME] WITH PASSWORD = 'Another-0ne'",
             "its secret was changed",
         ),
     ];
     for (subject, tamper, expected) in tamperings {
         let hold = bench.lease_as(&broker, subject, "writer", SHORT).await.unwrap();
         let login = hold.login().to_string();
-        bench.run(&tamper(&login)).await;
+        bench.run(&tamper.replace("LOGIN_NAME", &login)).await;
         bench.gone(&login).await;
         assert_eq!(bench.tampering(&login), [expected], "{subject}");
         let other = bench.lease_as(&broker, subject, "writer", SHORT).await.unwrap();
@@ -236,6 +236,38 @@ async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
     for broker in [second, third, stranger] {
         broker.shutdown().await;
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn replicas_with_different_homes_see_one_another() {
+    let bench = bench!();
+    // The role is not where this broker is at home.
+    let mut settings = bench.settings("a");
+    settings.databases.insert(0, "master".into());
+    let (first, doomed) = bench.start_doomed(settings.clone());
+    let hold = bench.lease(&first, "writer", LONG).await.unwrap();
+    let login = hold.login().to_string();
+    bench.client(&hold).await.run("SELECT 1").await.unwrap();
+
+    settings.databases.reverse();
+    settings.replica = "b".into();
+    let control = Handle::current();
+    let roles = ["writer".into()];
+    let seen = doctor::examine(&settings, &roles, &control).await.unwrap();
+    let seen = &seen.logins[0];
+    assert_eq!(
+        (seen.condition, seen.role.as_ref()),
+        (Condition::Live, Some(&roles[0]))
+    );
+    assert!(seen.is_healthy(), "{seen:?}");
+    assert!(doctor::repair(&settings, &control).await.unwrap().is_empty());
+
+    doomed.die();
+    let second = bench.start(settings);
+    bench.gone(&login).await;
+    assert_eq!(bench.users(&login).await, 0);
+    second.shutdown().await;
     bench.end().await;
 }
 
