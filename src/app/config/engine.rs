@@ -44,6 +44,30 @@ impl Resolver<'_, '_, '_> {
         let (Some(listen), Some(targets)) = (written.listen.get(), written.targets.get()) else {
             return;
         };
+        let leads = |engine| {
+            let mut engines = targets
+                .value
+                .0
+                .iter()
+                .filter_map(|(_, target)| target.engine.get());
+            engines.any(|it| it.value == engine)
+        };
+        let postgres = listen
+            .postgres
+            .as_ref()
+            .and_then(|door| door.get()?.address.get());
+        let sqlserver = listen
+            .sqlserver
+            .as_ref()
+            .and_then(|door| door.get()?.address.get());
+        let doors = [(Engine::Postgres, postgres), (Engine::SqlServer, sqlserver)];
+        let both = postgres.is_some() && sqlserver.is_some();
+        for (_, address) in doors.into_iter().filter(|(engine, _)| both && !leads(*engine)) {
+            if let Some(address) = address {
+                let message = "this listener leads nowhere: there is no target of this engine";
+                self.reader.mistake(address.at, message);
+            }
+        }
         for (_, target) in &targets.value.0 {
             let Some(engine) = target.engine.get() else {
                 continue;

@@ -128,7 +128,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "engine: postgres",
         "engine: sqlserver",
-        "10:13: \"sqlserver\" is refused: this version",
+        "no listener leads to this target: add \"listen.sqlserver\"",
     ),
     (
         "engine: postgres",
@@ -138,7 +138,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "engine: postgres",
         "engine: postgres\n    contained: true",
-        "11:5: \"contained\" is refused",
+        "11:16: contained users are SQL Server's",
     ),
     (
         "engine: postgres",
@@ -190,11 +190,7 @@ const TABLE: &[(&str, &str, &str)] = &[
         "{managed_identity: x}",
         "\"managed_identity\" is refused",
     ),
-    (
-        "metrics:",
-        "sqlserver:",
-        "4:3: \"sqlserver\" is refused: this version",
-    ),
+    ("metrics:", "sqlserver:", "no target of this engine"),
     (
         "metrics:",
         "postgres_oauth:",
@@ -246,6 +242,11 @@ const TABLE: &[(&str, &str, &str)] = &[
         "databases: [orders]",
         "databases: [orders, orders]",
         "12:25: \"orders\" already names a database of target",
+    ),
+    (
+        "address: db.internal:5432",
+        "address: db.internal:5432\n    tls: {mode: strict}",
+        "mode: strict is SQL Server's TDS 8.0",
     ),
     ("databases: [orders]", "databases: []", "at least one database"),
     (
