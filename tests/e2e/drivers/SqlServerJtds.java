@@ -234,7 +234,7 @@ public class SqlServerJtds {
         int count = 0;
         long sum = 0;
         try (Connection connection = open(); Statement statement = connection.createStatement()) {
-            String query = "SELECT n, CONCAT(N'row ', n) FROM dbo.numbers WHERE n < " + ROWS;
+            String query = "SELECT n, CAST(CONCAT(N'row ', n) AS nvarchar(40)) FROM dbo.numbers WHERE n < " + ROWS;
             try (ResultSet rows = statement.executeQuery(query)) {
                 while (rows.next()) {
                     count++;

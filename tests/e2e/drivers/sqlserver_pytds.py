@@ -25,10 +25,14 @@ class Pytds(at.Steps):
         number = getattr(error, "msg_no", None)
         return number or None, f"{type(error).__name__}: {error}"
 
+    def binary(self, raw):
+        return pytds.Binary(raw)
+
     def call(self, connection):
         with connection.cursor() as cursor:
-            cursor.callproc("dbo.ship", (at.NAME, 21, pytds.output(param_type=int)))
-            return cursor.get_proc_outputs()[0], cursor.get_proc_return_status()
+            # Not by get_proc_outputs, which fails unless outputs come first.
+            *_, shipped = cursor.callproc("dbo.ship", (at.NAME, 21, pytds.output(param_type=int)))
+            return shipped, cursor.get_proc_return_status()
 
     def load(self, connection, rows):
         columns = [

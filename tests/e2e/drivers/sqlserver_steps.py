@@ -73,9 +73,13 @@ class Steps:
             assert cursor.fetchone() is None
             return list(row)
 
+    def binary(self, raw):
+        """Bytes as the driver takes them for a parameter."""
+        return raw
+
     def insert(self, connection, step, n, body=None, raw=None):
         columns, values = "driver, step, n", [NAME, step, n]
-        for column, value in ("body", body), ("raw", raw):
+        for column, value in ("body", body), ("raw", raw and self.binary(raw)):
             if value is not None:
                 columns += f", {column}"
                 values.append(value)
@@ -144,7 +148,7 @@ class Steps:
 
     def rows(self):
         count = total = 0
-        query = f"SELECT n, CONCAT(N'row ', n) FROM dbo.numbers WHERE n < {ROWS}"
+        query = f"SELECT n, CAST(CONCAT(N'row ', n) AS nvarchar(40)) FROM dbo.numbers WHERE n < {ROWS}"
         with self.session(True) as connection, contextlib.closing(connection.cursor()) as cursor:
             cursor.execute(query)
             while part := cursor.fetchmany(1000):

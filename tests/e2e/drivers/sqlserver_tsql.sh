@@ -97,7 +97,7 @@ procedure() {
 }
 
 rows() {
-    if session < <(script "SELECT n, CONCAT(N'row ', n) FROM dbo.numbers WHERE n < $rows"); then
+    if session < <(script "SELECT n, CAST(CONCAT(N'row ', n) AS nvarchar(40)) FROM dbo.numbers WHERE n < $rows"); then
         tell rows true "[$(wc -l <"$folder/out")]" "$(number)" "$err"
     else
         tell rows false '[]' "$(number)" "$err"

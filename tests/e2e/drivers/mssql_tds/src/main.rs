@@ -265,7 +265,7 @@ async fn procedure(at: &Surroundings) -> Result<Done, Failure> {
 async fn rows(at: &Surroundings) -> Result<Done, Failure> {
     let mut client = open(at).await?;
     let sql = format!(
-        "SELECT n, CONCAT(N'row ', n) FROM dbo.numbers WHERE n < {}",
+        "SELECT n, CAST(CONCAT(N'row ', n) AS nvarchar(40)) FROM dbo.numbers WHERE n < {}",
         at.rows
     );
     let (mut seen, mut sum) = (0, 0);
