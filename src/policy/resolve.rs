@@ -215,6 +215,7 @@ fn role(
 
 fn grant_declaration(grant: &GrantText, engine: Engine, notes: &mut Notes<'_>) -> Option<GrantDeclaration> {
     let objects = objects(&grant.on.value)?;
+    overloads(&grant.on.value, engine, notes);
     let allowed = objects.privileges(engine);
     for privilege in &grant.privileges.value.0 {
         if !allowed.contains(&privilege.value) {
@@ -231,6 +232,18 @@ fn grant_declaration(grant: &GrantText, engine: Engine, notes: &mut Notes<'_>) -
         privileges: grant.privileges.value.0.iter().map(|it| it.value).collect(),
         objects,
     })
+}
+
+/// PostgreSQL has several routines of one name, told apart by the types of their arguments.
+fn overloads(on: &On, engine: Engine, notes: &mut Notes<'_>) {
+    let routines = on.routines.iter().flat_map(|routines| &routines.value.0);
+    for routine in routines.filter(|it| engine == Engine::Postgres && !it.value.0.ends_with(')')) {
+        let text = &routine.value.0;
+        let message = format!(
+            "`{text}` is not of the form schema.name(argument types), such as public.apply_order(jsonb)"
+        );
+        notes.add(routine.spot, message);
+    }
 }
 
 fn objects(on: &On) -> Option<Objects> {
