@@ -131,7 +131,11 @@ impl Consumer {
                     std::process::exit(CRASHED);
                 }
                 self.publish(id, "applied", None).await?;
-                if self.crash.after_result.is_some_and(|after| self.tally.results >= after) {
+                if self
+                    .crash
+                    .after_result
+                    .is_some_and(|after| self.tally.results >= after)
+                {
                     println!("  {id}: its result is published, and it is not acknowledged; dying");
                     std::process::exit(CRASHED);
                 }
