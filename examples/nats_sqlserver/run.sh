@@ -53,7 +53,7 @@ consume() {
     local role=$1 domain=$2; shift 2
     consumer_access "$role"
     status=0
-    "$worker" consume "${nats[@]}" "${access[@]}" "$domain" --ack-wait 2 --idle-exit 5 "$@" \
+    "$worker" consume "${nats[@]}" "${access[@]}" "$domain" --ack-wait 4 --idle-exit 7 "$@" \
         >"$folder/step.log" || status=$?
     grep -v ': applied$' "$folder/step.log" || true
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::change::{Change, Delivery};
 use crate::server::{Cable, Server, Session};
-use crate::trouble::{Refusal, Trouble, of_connecting, of_statement, told};
+use crate::trouble::{Refusal, Trouble, of_connecting, of_statement, plainly, told};
 
 /// How long a database that cannot be reached is tried before the worker gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ impl Inbox {
                 Err(failure) => failure,
             };
             if of_connecting(&failure) != Refusal::Passing || Instant::now() + pause > until {
-                return Err(Trouble::Lasting(failure));
+                return Err(Trouble::Lasting(plainly(failure)));
             }
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);

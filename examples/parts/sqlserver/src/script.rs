@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::trouble::{plainly, told};
 use crate::{Failure, Server};
 
 const APPLICATION: &str = "example-setup";
@@ -9,11 +10,12 @@ const APPLICATION: &str = "example-setup";
 /// Runs the batches of a file, which stand between lines that say `GO`.
 pub async fn run_script(server: &Server, file: &Path) -> Result<usize, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let (mut session, _) = server.connect(APPLICATION).await?;
+    let (mut session, _) = server.connect(APPLICATION).await.map_err(plainly)?;
     let batches = batches(&text);
     for batch in &batches {
-        let ran = session.simple_query(batch.as_str()).await?.into_results().await;
-        ran.map_err(|error| format!("{}: {error}\n{batch}", file.display()))?;
+        let refused = |error| format!("{}: {}\n{batch}", file.display(), told(&error));
+        let results = session.simple_query(batch.as_str()).await.map_err(refused)?;
+        results.into_results().await.map_err(refused)?;
     }
     Ok(batches.len())
 }
@@ -27,7 +29,7 @@ pub async fn rows(server: &Server) -> Result<Vec<String>, Failure> {
             "SELECT id, correlation_id FROM dbo.payments ORDER BY id",
         ),
     ];
-    let (mut session, _) = server.connect(APPLICATION).await?;
+    let (mut session, _) = server.connect(APPLICATION).await.map_err(plainly)?;
     let mut lines = Vec::new();
     for (name, query) in TABLES {
         for row in session.simple_query(query).await?.into_first_result().await? {

@@ -151,7 +151,55 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::split_address;
+    use std::fs;
+
+    use clap::Parser;
+    use tiberius::AuthMethod;
+
+    use super::{SECRET_BYTES_MAX, Server, split_address};
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        server: Server,
+    }
+
+    fn server(arguments: &[&str]) -> Option<Server> {
+        let always = ["example", "--sqlserver", "127.0.0.1:1433", "--database", "orders"];
+        let arguments = always.iter().chain(arguments);
+        Arguments::try_parse_from(arguments).ok().map(|it| it.server)
+    }
+
+    #[test]
+    fn a_secret_goes_where_it_belongs() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        fs::write(path, "secret\n").unwrap();
+        let goes = |arguments: &[&str]| server(arguments).unwrap().authentication().unwrap();
+        assert_eq!(goes(&["--token-file", path]), AuthMethod::aad_token("secret"));
+        assert_eq!(
+            goes(&["--token-file", path, "--user", "orders_writer"]),
+            AuthMethod::sql_server("orders_writer", "secret")
+        );
+        assert_eq!(
+            goes(&["--password-file", path]),
+            AuthMethod::sql_server("auto", "secret")
+        );
+        assert!(server(&[]).is_none());
+        assert!(server(&["--token-file", path, "--password-file", path]).is_none());
+    }
+
+    #[test]
+    fn a_file_that_holds_no_secret_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let server = server(&["--token-file", path]).unwrap();
+        assert!(server.authentication().is_err());
+        fs::write(path, vec![b'x'; SECRET_BYTES_MAX as usize + 1]).unwrap();
+        assert!(server.authentication().is_err());
+        drop(file);
+        assert!(server.authentication().is_err());
+    }
 
     #[test]
     fn addresses_are_split_at_the_last_colon() {

@@ -96,8 +96,18 @@ pub(crate) fn of_connecting(failure: &Failure) -> Refusal {
 /// The server's own words without the driver's.
 pub(crate) fn told(error: &tiberius::error::Error) -> String {
     match error {
+        // Behind the first sentence tiberius explains how to live with a certificate that is not trusted.
+        tiberius::error::Error::Tls(text) => text.split(". ").next().unwrap_or(text).to_owned(),
         tiberius::error::Error::Server(refused) => format!("{} ({})", refused.message(), refused.code()),
         other => other.to_string(),
+    }
+}
+
+/// The same for whatever went wrong.
+pub(crate) fn plainly(failure: Failure) -> Failure {
+    match failure.downcast::<tiberius::error::Error>() {
+        Ok(error) => told(&error).into(),
+        Err(other) => other,
     }
 }
 
