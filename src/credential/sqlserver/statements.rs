@@ -405,12 +405,16 @@ impl Connection {
         Ok(rows.first().and_then(|row| row.int(0)) == Some(0))
     }
 
-    /// A home that was another database before the configuration changed.
+    /// A home that was another database before the configuration changed. Babelfish's locks are the
+    /// whole server's: looked for from elsewhere, our own would be taken for another's.
     async fn is_locked_elsewhere(
         &self,
         installation: &Installation,
         epoch: &Epoch,
     ) -> Result<bool, BrokerError> {
+        if self.product() == Product::Babelfish {
+            return Ok(false);
+        }
         for database in self.other_databases() {
             if let Some(there) = self.beside_if_let_in(database).await?
                 && there.is_locked_here(installation, epoch).await?
