@@ -5,6 +5,8 @@
 //! `host:port;user;password`. The user makes databases and logins, and is the broker too: on SQL Server
 //! and on Babelfish a member of `sysadmin`. Each test makes a database of its own, named `broker_…`, and
 //! drops it at its end. Without the variable every test says so and passes.
+//! With `GATEPOST_TEST_SQLSERVER_CA`, the file of an authority, the broker speaks TLS and verifies the
+//! server's certificate.
 
 #![expect(
     clippy::unwrap_used,
