@@ -19,7 +19,7 @@ use crate::domain::target::DatabaseName;
 /// 2020-01-01, from where the server counts seconds for us: they fit into an `int` until 2088.
 const SERVER_EPOCH: Duration = Duration::from_secs(1_577_836_800);
 /// Deadlocks of DDL end with one of the two going on; the other tries again.
-const DEADLOCKS_MAX: usize = 2;
+const CLASHES_MAX: usize = 2;
 
 /// Several statements, all or none.
 pub(in crate::credential) fn transaction(statements: &[String]) -> String {
@@ -97,15 +97,21 @@ impl Connection {
             &other
         };
         let sql = Secret::new(transaction(&self.creation(login, &mark.role, secret, database)));
-        let mut deadlocks = 0;
+        let mut clashes = 0;
         loop {
-            match there.run_secret("minting a login", &sql).await {
-                Ok(()) => return Ok(()),
-                Err(error) if deadlocks < DEADLOCKS_MAX && meaning(&error) == Some(Meaning::Again) => {
-                    deadlocks += 1;
-                }
-                Err(error) => return Err(live::explain(there, error, &mark.role).await),
+            let Err(error) = there.run_secret("minting a login", &sql).await else {
+                return Ok(());
+            };
+            let error = match meaning(&error) {
+                Some(Meaning::Again) => error,
+                _ => live::explain(there, error, &mark.role).await,
+            };
+            // Babelfish does not say of a clash that it is one: it is what nothing else explains.
+            let clashed = matches!(meaning(&error), Some(Meaning::Again | Meaning::Unsaid));
+            if !clashed || clashes == CLASHES_MAX {
+                return Err(error);
             }
+            clashes += 1;
         }
     }
 
@@ -399,12 +405,16 @@ impl Connection {
         Ok(rows.first().and_then(|row| row.int(0)) == Some(0))
     }
 
-    /// A home that was another database before the configuration changed.
+    /// A home that was another database before the configuration changed. Babelfish's locks are the
+    /// whole server's: looked for from elsewhere, our own would be taken for another's.
     async fn is_locked_elsewhere(
         &self,
         installation: &Installation,
         epoch: &Epoch,
     ) -> Result<bool, BrokerError> {
+        if self.product() == Product::Babelfish {
+            return Ok(false);
+        }
         for database in self.other_databases() {
             if let Some(there) = self.beside_if_let_in(database).await?
                 && there.is_locked_here(installation, epoch).await?
