@@ -19,6 +19,18 @@ const SERVER_ROLES: [(&str, i32); 5] = [
 const TEXT: ColumnKind = ColumnKind::NVarChar(128);
 const INT: ColumnKind = ColumnKind::Int;
 
+/// A view of the numbers from nought on, in every database.
+pub(crate) const NUMBERS: &str = "dbo.numbers";
+/// As many as the view of that name has on a real server.
+const NUMBERS_MAX: i64 = 1_000_000;
+
+/// Only so many of the numbers as are below `limit`.
+pub(crate) fn numbers(limit: Option<i64>) -> Relation {
+    let limit = limit.unwrap_or(NUMBERS_MAX).clamp(0, NUMBERS_MAX);
+    let rows = (0..limit).map(|number| vec![Value::integer(number)]);
+    of(&[("n", INT)], rows.collect())
+}
+
 /// What a login is known by in databases.
 pub(crate) fn sid(id: i32) -> Vec<u8> {
     id.to_be_bytes().to_vec()

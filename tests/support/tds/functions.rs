@@ -149,7 +149,13 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
             }
         }
         "object_id" => {
-            let key = key_of(&first?);
+            let first = first?;
+            if let Some((_, name)) = first.split_once('#') {
+                let key = format!("{}:#{}", session.who.spid, name.to_lowercase());
+                let temporary = model.database(super::session::TEMPORARY);
+                return Some(id(temporary.and_then(|there| Some(there.tables.get(&key)?.id))));
+            }
+            let key = key_of(&first);
             let table = database.tables.get(&key).map(|table| table.id);
             id(table.or_else(|| database.procedures.get(&key).map(|procedure| procedure.id)))
         }

@@ -86,6 +86,11 @@ pub(crate) fn relation(
         return Ok(relation);
     }
     let (database, key) = evaluator.session.place(name);
+    if key == catalogue::NUMBERS {
+        return Ok(catalogue::numbers(
+            filter.and_then(|filter| bound(evaluator, filter)),
+        ));
+    }
     let table = evaluator
         .model
         .databases
@@ -113,6 +118,17 @@ pub(crate) fn relation(
         relation.rows.push(row.clone());
     }
     Ok(relation)
+}
+
+/// `n < limit` alone.
+fn bound(evaluator: Evaluator<'_>, filter: &Expr) -> Option<i64> {
+    match filter {
+        Expr::Binary(Operator::Less, _, limit) => {
+            let limit = evaluator.value(limit, &super::evaluate::NOWHERE);
+            limit.ok()?.as_int()
+        }
+        _ => None,
+    }
 }
 
 /// `column = value`, alone or with AND: then a key may lead to the rows.
