@@ -79,6 +79,7 @@ pub(crate) fn view(session: &Session, model: &Model, name: &Name) -> Option<Rela
             )
         }
         "objects" | "tables" | "procedures" => objects(database, &name.object),
+        "columns" | "all_columns" => columns(database),
         "types" => of(
             &[("name", TEXT), ("schema_id", INT), ("principal_id", INT)],
             Vec::new(),
@@ -112,6 +113,80 @@ fn tables(database: &Database) -> Relation {
         Some(vec![Value::text(schema), Value::text(name)])
     });
     of(&[("table_schema", TEXT), ("table_name", TEXT)], rows.collect())
+}
+
+/// The number of a type, its name, and how long its values may be.
+const fn type_of(kind: ColumnKind) -> (i32, &'static str, i32) {
+    match kind {
+        ColumnKind::Bit => (104, "bit", 1),
+        ColumnKind::Int => (56, "int", 4),
+        ColumnKind::BigInt => (127, "bigint", 8),
+        ColumnKind::Float => (62, "float", 8),
+        ColumnKind::Decimal { .. } => (106, "decimal", 17),
+        ColumnKind::DateTime2 { .. } => (42, "datetime2", 8),
+        ColumnKind::UniqueIdentifier => (36, "uniqueidentifier", 16),
+        ColumnKind::NVarChar(units) => (231, "nvarchar", units as i32 * 2),
+        ColumnKind::NVarCharMax => (231, "nvarchar", -1),
+        ColumnKind::VarBinary(bytes) => (165, "varbinary", bytes as i32),
+        ColumnKind::VarBinaryMax => (165, "varbinary", -1),
+    }
+}
+
+pub(crate) fn type_name(number: i64) -> Option<&'static str> {
+    let known = [
+        ColumnKind::Bit,
+        ColumnKind::Int,
+        ColumnKind::BigInt,
+        ColumnKind::Float,
+        ColumnKind::DateTime2 { scale: 7 },
+        ColumnKind::UniqueIdentifier,
+        ColumnKind::NVarCharMax,
+        ColumnKind::VarBinaryMax,
+        ColumnKind::Decimal {
+            precision: 18,
+            scale: 0,
+        },
+    ];
+    let found = known
+        .into_iter()
+        .map(type_of)
+        .find(|(id, ..)| i64::from(*id) == number);
+    found.map(|(_, name, _)| name)
+}
+
+fn columns(database: &Database) -> Relation {
+    let rows = database.tables.values().flat_map(|table| {
+        table.columns.iter().zip(1..).map(|(column, place)| {
+            let (id, _, length) = type_of(column.kind);
+            let (precision, scale) = match column.kind {
+                ColumnKind::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
+                _ => (0, 0),
+            };
+            vec![
+                Value::Int(table.id),
+                Value::text(&column.name),
+                Value::Int(place),
+                Value::Int(id),
+                Value::Int(length),
+                Value::Int(precision),
+                Value::Int(scale),
+                Value::Bit(!column.required),
+                Value::Bit(column.identity),
+            ]
+        })
+    });
+    let columns = [
+        ("object_id", INT),
+        ("name", TEXT),
+        ("column_id", INT),
+        ("system_type_id", INT),
+        ("max_length", INT),
+        ("precision", INT),
+        ("scale", INT),
+        ("is_nullable", ColumnKind::Bit),
+        ("is_identity", ColumnKind::Bit),
+    ];
+    of(&columns, rows.collect())
 }
 
 fn server_principals(session: &Session, model: &Model) -> Relation {

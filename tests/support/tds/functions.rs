@@ -255,6 +255,10 @@ fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
         }
         "concat" => Value::Text(values.iter().map(Value::shown).collect()),
         "abs" => Value::integer(first.as_int().unwrap_or_default().abs()),
+        "type_name" => {
+            let name = first.as_int().and_then(catalogue::type_name);
+            name.map_or(Value::Null, Value::text)
+        }
         "scripted_shown" => {
             if first.is_null() {
                 Value::Null
