@@ -49,7 +49,8 @@ fn example() -> Value {
         "audit": {"directory": "audit", "durability": "strict", "signing_key": {"file": "sign.key"}},
         "threads": 2,
         "log": {"format": "json", "level": "info"},
-        "session": {"expiry_grace": "30s"}
+        "session": {"expiry_grace": "30s"},
+        "tickets": {"networks": ["10.0.0.0/8"], "any_address": false}
     })
 }
 

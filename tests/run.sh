@@ -143,7 +143,7 @@ count_cargo_test() {
 echo "== What the tests need"
 if [ -n "$setup" ]; then
     missing=
-    for part in compiler postgres postgres_npm nats oidc_provider drivers node_pg jdbc rust_drivers; do
+    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rust_drivers; do
         if attempt "setup-$part" "tests/setup/$part.sh"; then
             passed=$((passed + 1))
             good "$(sed -n 's/^setup: //p' "$log" | tail -1)"
@@ -160,8 +160,9 @@ if [ -n "$setup" ]; then
     esac
     if [ -n "$missing" ] && [ "$(id -u)" != 0 ]; then
         note "An administrator can install all of it on Debian:"
-        note "apt-get install gcc libc6-dev postgresql-15 postgresql-client-15 nats-server python3-venv npm" \
-            "default-jdk-headless libpostgresql-jdbc-java"
+        note "apt-get install gcc libc6-dev libssl-dev pkg-config postgresql-15 postgresql-client-15 nats-server" \
+            "activemq python3-venv npm default-jdk-headless libpostgresql-jdbc-java libjtds-java freetds-bin" \
+            "libltdl7 libkrb5-3 libgssapi-krb5-2"
     fi
 fi
 

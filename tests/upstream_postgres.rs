@@ -275,7 +275,7 @@ async fn login_failures_are_told_apart_and_free_their_slot() {
             ..key("postgres")
         };
         let error = borrow(&pool, missing, &password()).await.unwrap_err();
-        let CheckoutError::Dial(DialError::Refused { sqlstate, .. }) = error else {
+        let CheckoutError::Dial(DialError::Refused { code: sqlstate, .. }) = error else {
             panic!()
         };
         assert_eq!(sqlstate, "3D000");
@@ -401,7 +401,7 @@ async fn a_cancel_reaches_the_statement() {
         let pool = server.pool(&budget(2), |_| {});
         let mut checkout = lend(&pool, "postgres").await;
         let mut admin = lend(&pool, "postgres").await;
-        let canceller = checkout.canceller();
+        let canceller = checkout.canceller().unwrap();
         let sleeping = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = {}",
             checkout.process()

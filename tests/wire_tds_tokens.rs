@@ -188,6 +188,109 @@ fn every_type_is_passed_over() {
     }
 }
 
+const COLUMNS: [Column<'_>; 6] = [
+    column(
+        "größe",
+        ColumnKind::Decimal {
+            precision: 18,
+            scale: 2,
+        },
+    ),
+    column("text", ColumnKind::NVarChar(100)),
+    column("all", ColumnKind::NVarCharMax),
+    column("when", ColumnKind::DateTime2 { scale: 3 }),
+    column("id", ColumnKind::BigInt),
+    column("", ColumnKind::Bit),
+];
+
+const CELLS: [Cell<'_>; 6] = [
+    Cell::Decimal(-258),
+    Cell::Text("ab"),
+    Cell::Text("c"),
+    Cell::DateTime2 {
+        ticks: 0x0102_0304,
+        days: 0x05_0607,
+    },
+    Cell::BigInt(-2),
+    Cell::Null,
+];
+
+/// As they travel, without the NULL at the end.
+const VALUES: [&[u8]; 5] = [
+    &[9, 0, 2, 1, 0, 0, 0, 0, 0, 0], // the sign is that of a negative number
+    &[4, 0, b'a', 0, b'b', 0],
+    &[2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, b'c', 0, 0, 0, 0, 0],
+    &[7, 4, 3, 2, 1, 7, 6, 5],
+    &[8, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+];
+
+const fn column(name: &str, kind: ColumnKind) -> Column<'_> {
+    Column { name, kind }
+}
+
+fn columns_described() -> ColMetaData {
+    let mut payload = vec![];
+    reply::put_columns(&mut payload, &COLUMNS);
+    let Some(Token::ColMetaData(described)) = TokenParser::new(payload.into()).next_token().unwrap() else {
+        panic!("no columns")
+    };
+    described
+}
+
+#[test]
+fn our_columns_mean_the_same_to_both() {
+    let described = columns_described();
+    let shown = described.columns.iter().map(|it| {
+        let of = &it.type_info;
+        (
+            it.name.as_str(),
+            it.col_type,
+            of.max_length,
+            of.precision,
+            of.scale,
+        )
+    });
+    let expected = [
+        ("größe", 0x6A, Some(9), Some(18), Some(2)),
+        ("text", 0xE7, Some(200), None, None),
+        ("all", 0xE7, Some(0xFFFF), None, None),
+        ("when", 0x2A, None, None, Some(3)),
+        ("id", 0x26, Some(8), None, None),
+        ("", 0x68, Some(1), None, None),
+    ];
+    assert!(shown.eq(expected));
+}
+
+#[test]
+fn our_values_mean_the_same_to_both() {
+    let described = columns_described();
+    let mut payload = vec![];
+    reply::put_row(&mut payload, &COLUMNS, &CELLS);
+    reply::put_compact_row(&mut payload, &COLUMNS, &CELLS);
+    reply::put_return_value(&mut payload, 3, "@handle", ColumnKind::Int, Cell::Int(-7));
+    let mut parser = TokenParser::new(Bytes::from(payload));
+    let values = VALUES.concat();
+    let Some(Token::Row(row)) = parser.next_token_with_metadata(Some(&described)).unwrap() else {
+        panic!("no row")
+    };
+    assert_eq!(row.data, [&values[..], &[0]].concat());
+    let Some(Token::NbcRow(row)) = parser.next_token_with_metadata(Some(&described)).unwrap() else {
+        panic!("no compact row")
+    };
+    assert_eq!(row.data, values);
+    let nulls = [0, 1, 4, 5].map(|column| row.is_null(column));
+    assert_eq!(nulls, [false, false, false, true]);
+    let Some(Token::ReturnValue(it)) = parser.next_token().unwrap() else {
+        panic!("no value")
+    };
+    assert_eq!(
+        (it.param_ordinal, it.param_name.as_str(), it.status),
+        (3, "@handle", 1)
+    );
+    assert_eq!(&it.value[..], [4, 0xF9, 0xFF, 0xFF, 0xFF]);
+    assert!(!parser.has_remaining());
+}
+
 /// Anything that may stand between two result sets.
 #[derive(Clone, Debug)]
 enum Any {
@@ -295,7 +398,6 @@ fn said<'a>(number: i32, text: &'a str, name: &'a str) -> Said<'a> {
 }
 
 fn put_written(out: &mut Vec<u8>, cells: &[Option<i64>], text: &str) {
-    let column = |name, kind| Column { name, kind };
     let columns = [
         column("id", ColumnKind::BigInt),
         column(

@@ -9,10 +9,15 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/gatepost-example.XXXXXX")
 chmod 755 "$folder"
 # Ended in this order, each by its process id.
 running=()
+# Commands that undo what would stay on other servers; run before anything is ended.
+undo=()
 
 finish() {
     status=$?
     trap - EXIT INT TERM
+    for command in ${undo[@]+"${undo[@]}"}; do
+        $command || echo "$0: left behind: $command" >&2
+    done
     for process in ${running[@]+"${running[@]}"}; do
         kill -TERM "$process" 2>/dev/null || true
         wait "$process" 2>/dev/null || true

@@ -14,9 +14,10 @@ use crate::admin::ask::{self, Ask};
 use crate::admin::bearer::{self, BearerError};
 use crate::admin::problem::{CHALLENGE, Problem, json_response};
 use crate::admin::proxy::{Proxy, Trouble};
-use crate::admin::routes::{self, Way};
+use crate::admin::routes::{self, Purpose, Way};
+use crate::admin::ticket;
 use crate::audit::{AdminCall, AdminResult, ClientFacts, Facts, IdentityFacts, PolicyFacts};
-use crate::domain::{AdminAction, LocalOperator, Reason, Refuse};
+use crate::domain::{AdminAction, Identity, LocalOperator, Reason, Refuse};
 use crate::identity::TokenError;
 use crate::policy::{AdminPermit, AdminRights};
 
@@ -45,7 +46,7 @@ struct Caller {
     rights: AdminRights,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request, whatever it is.
 pub(super) async fn answer<B>(proxy: Arc<dyn Proxy>, door: Door, request: Request<B>) -> Answer
@@ -56,7 +57,14 @@ where
     let (head, body) = request.into_parts();
     let way = routes::find(&head.method, head.uri.path());
     let (action, argument) = match way {
-        Way::To { action, argument } => (action, argument),
+        Way::To {
+            purpose: Purpose::Act(action),
+            argument,
+        } => (action, argument),
+        Way::To {
+            purpose: Purpose::Ticket,
+            ..
+        } => return ticket::answer(proxy.as_ref(), door, &head, body).await,
         Way::WrongMethod(methods) => return wrong_method(&methods).into_response(),
         Way::Nowhere => return nowhere().into_response(),
     };
@@ -137,13 +145,7 @@ impl Call {
 }
 
 async fn recognise(proxy: &dyn Proxy, door: Door, headers: &HeaderMap) -> Result<Caller, Problem> {
-    if headers.contains_key(ORIGIN) {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "requests of web pages are not answered",
-            "Use gatepost's own commands, or a client that is not a browser.",
-        ));
-    }
+    no_web_page(headers)?;
     match door {
         Door::Socket { uid, operator } => by_user(uid, operator, headers),
         Door::Api { peer } => by_token(proxy, peer, headers).await,
@@ -170,17 +172,20 @@ fn by_user(uid: u32, operator: Option<LocalOperator>, headers: &HeaderMap) -> Re
     })
 }
 
+pub(super) fn no_web_page(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(ORIGIN) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "requests of web pages are not answered",
+            "Use gatepost's own commands, or a client that is not a browser.",
+        ));
+    }
+    Ok(())
+}
+
 async fn by_token(proxy: &dyn Proxy, peer: SocketAddr, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let token = bearer::read(headers).map_err(|error| match error {
-        BearerError::Absent => unauthorised("this needs an access token").challenged(CHALLENGE),
-        BearerError::Malformed => {
-            let challenge = format!("{CHALLENGE}, error=\"invalid_request\"");
-            Problem::bad_request("Authorization must hold one bearer token and nothing else")
-                .challenged(&challenge)
-        }
-    })?;
-    let identity = proxy.verify(&token).await.map_err(|error| disbelieved(&error))?;
-    let facts = IdentityFacts::from(&identity);
+    let (identity, _) = bearer_identity(proxy, headers).await?;
+    let facts = IdentityFacts::from(identity.as_ref());
     let name = identity.name.clone().unwrap_or_else(|| identity.subject.clone());
     Ok(Caller {
         rights: proxy.rights(&identity),
@@ -196,13 +201,30 @@ async fn by_token(proxy: &dyn Proxy, peer: SocketAddr, headers: &HeaderMap) -> R
     })
 }
 
+/// Whose token came with the request, and how long it was.
+pub(super) async fn bearer_identity(
+    proxy: &dyn Proxy,
+    headers: &HeaderMap,
+) -> Result<(Arc<Identity>, usize), Problem> {
+    let token = bearer::read(headers).map_err(|error| match error {
+        BearerError::Absent => unauthorised("this needs an access token").challenged(CHALLENGE),
+        BearerError::Malformed => {
+            let challenge = format!("{CHALLENGE}, error=\"invalid_request\"");
+            Problem::bad_request("Authorization must hold one bearer token and nothing else")
+                .challenged(&challenge)
+        }
+    })?;
+    let identity = proxy.verify(&token).await.map_err(|error| disbelieved(&error))?;
+    Ok((identity, token.expose().len()))
+}
+
 fn unauthorised(detail: impl Into<String>) -> Problem {
     let hint = "Send \"Authorization: Bearer …\" with an access token for gatepost's audience.";
     Problem::new(StatusCode::UNAUTHORIZED, detail, hint)
 }
 
 /// The sentences are the same that database clients read.
-fn disbelieved(error: &TokenError) -> Problem {
+pub(super) fn disbelieved(error: &TokenError) -> Problem {
     let (_, reason) = error.refusal();
     let detail = reason.to_string();
     if reason == Reason::ProviderUnavailable {
@@ -224,6 +246,12 @@ fn permit(
             "Ask for it under \"admin\" in the policy; \"gatepost explain\" shows what an identity may do.",
         )
     })?;
+    plain(headers, query)?;
+    Ok(permit)
+}
+
+/// Nothing in the address but the path, and one kind of content at most.
+pub(super) fn plain(headers: &HeaderMap, query: Option<&str>) -> Result<(), Problem> {
     if query.is_some() {
         // Also a token: addresses end in the logs of whatever lies between (RFC 6750, section 5.3).
         return Err(Problem::bad_request("no route takes parameters in its address"));
@@ -231,7 +259,7 @@ fn permit(
     if headers.get_all(CONTENT_TYPE).iter().count() > 1 {
         return Err(Problem::bad_request("Content-Type stands there more than once"));
     }
-    Ok(permit)
+    Ok(())
 }
 
 fn understood(
@@ -241,6 +269,11 @@ fn understood(
     body: &[u8],
     by: String,
 ) -> Result<Ask, Problem> {
+    json_or_nothing(headers, body)?;
+    Ask::read(action, argument, body, by)
+}
+
+pub(super) fn json_or_nothing(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     if !body.is_empty() && !kind.trim().eq_ignore_ascii_case("application/json") {
@@ -250,7 +283,7 @@ fn understood(
             "Send \"Content-Type: application/json\".",
         ));
     }
-    Ask::read(action, argument, body, by)
+    Ok(())
 }
 
 fn with_rule(facts: Facts, permit: &AdminPermit) -> Facts {
@@ -374,7 +407,7 @@ fn nowhere() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such route", hint)
 }
 
-fn unrecorded() -> Problem {
+pub(super) fn unrecorded() -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "the audit journal cannot be written, and nothing is done without a record",

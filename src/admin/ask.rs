@@ -12,6 +12,7 @@ use crate::admin::routes::is_name;
 use crate::admin::view::NewRevocation;
 use crate::domain::revocation::Struck;
 use crate::domain::{AdminAction, ProviderName, TargetName};
+use crate::identity::ticket::holds_a_ticket;
 
 /// The largest body is a revocation: five short texts.
 pub(super) const BODY_BYTES_MAX: usize = 8 * 1024;
@@ -144,7 +145,7 @@ struct RevocationBody {
     reason: Option<String>,
 }
 
-fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
+pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         // The reader's own message may repeat what was sent, and somebody sends a token one day.
         Problem::bad_request(format!(
@@ -202,7 +203,7 @@ fn text(key: &str, value: &str) -> Result<(), Problem> {
         "is longer than 512 characters"
     } else if value.chars().any(char::is_control) {
         "holds a control character"
-    } else if value.starts_with("eyJ") {
+    } else if value.starts_with("eyJ") || holds_a_ticket(value) {
         // Operators paste what they have at hand. This would end in lists and in the journal.
         "looks like a token; give the token's id (jti or uti)"
     } else {

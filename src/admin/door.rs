@@ -23,10 +23,11 @@ use crate::admin::api::{self, Door};
 use crate::admin::proxy::Proxy;
 use crate::domain::LocalOperator;
 
-/// Operators and their scripts are few, and a connection serves one exchange.
-const CONNECTIONS_MAX: usize = 64;
+/// Operators are few, but clients fetch tickets here, many at a time when a fleet starts. A connection
+/// serves one exchange and holds some 100 KB.
+const CONNECTIONS_MAX: usize = 256;
 /// Of one address, so that a stranger who holds his connections open shuts out only himself.
-const CONNECTIONS_PER_ADDRESS: usize = 8;
+const CONNECTIONS_PER_ADDRESS: usize = 32;
 /// Two round trips and a signature.
 const TLS_WITHIN: Duration = Duration::from_secs(5);
 /// A client sends its few header lines at once.

@@ -11,6 +11,7 @@ mod problem;
 pub mod proxy;
 pub mod routes;
 pub mod server;
+pub mod ticket;
 pub mod view;
 
 pub use door::{ApiDoor, SocketDoor, SocketError};

@@ -3,7 +3,9 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use std::time::Duration;
+
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ pub(super) struct Problem {
 enum Extra {
     WwwAuthenticate(String),
     Allow(String),
+    /// Whole seconds (RFC 9110, section 10.2.3).
+    RetryAfter(u64),
 }
 
 impl Problem {
@@ -56,6 +60,13 @@ impl Problem {
         self
     }
 
+    /// Part of a second counts as a whole one: who comes back then finds it over.
+    pub(super) fn later(mut self, wait: Duration) -> Self {
+        let part = u64::from(wait.subsec_nanos() > 0);
+        self.header = Some(Extra::RetryAfter(wait.as_secs().saturating_add(part)));
+        self
+    }
+
     pub(super) fn with_mistakes(mut self, mistakes: Vec<String>) -> Self {
         self.mistakes = mistakes;
         self
@@ -63,6 +74,10 @@ impl Problem {
 
     pub(super) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
@@ -79,8 +94,9 @@ impl Problem {
         let header = self.header.map(|extra| match extra {
             Extra::WwwAuthenticate(text) => (WWW_AUTHENTICATE, text),
             Extra::Allow(text) => (ALLOW, text),
+            Extra::RetryAfter(seconds) => (RETRY_AFTER, seconds.to_string()),
         });
-        // Both are made here, of words without control characters.
+        // All are made here, of words without control characters.
         if let Some((name, text)) = header
             && let Ok(value) = HeaderValue::try_from(text)
         {

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::admin::ticket::{TicketRefused, TicketView, TicketWish, Wishing};
 use crate::admin::view::{LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView};
 use crate::audit::{AdminCall, Facts, JournalError};
 use crate::credential::Rotated;
@@ -41,7 +43,17 @@ pub trait Proxy: fmt::Debug + Send + Sync {
     fn tls(&self) -> Option<Arc<ServerTls>>;
 
     /// Whose access token is it? By the verifier that is in force now.
-    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Identity, TokenError>>;
+    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Arc<Identity>, TokenError>>;
+
+    /// Counts one wish for a ticket. `Err`: there were so many that this one has to wait so long.
+    fn admit_wish(&self, who: Wishing<'_>) -> Result<(), Duration>;
+
+    /// A ticket for whoever the policy in force now grants anything where it is wanted. It is on record
+    /// before it is handed out.
+    fn issue_ticket(&self, wish: TicketWish) -> Waiting<'_, Result<TicketView, TicketRefused>>;
+
+    /// That no ticket was given goes to the journal as [`note`](Self::note) does.
+    fn note_no_ticket(&self, facts: Facts, code: &'static str, reason: String);
 
     /// What the policy in force now allows. Nothing to whom a revocation strikes.
     fn rights(&self, identity: &Identity) -> AdminRights;

@@ -1,4 +1,4 @@
-//! The one table of routes: what exists, and which right each needs.
+//! The one table of routes: what exists, and what each is for.
 
 use hyper::Method;
 
@@ -13,11 +13,20 @@ pub struct Route {
     pub method: Method,
     /// Segments between slashes; one in braces takes any name.
     pub path: &'static str,
-    pub action: AdminAction,
+    pub purpose: Purpose,
+}
+
+/// Whom a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// For operators with the right to this.
+    Act(AdminAction),
+    /// For clients with a token of their own; only over TLS.
+    Ticket,
 }
 
 /// Everything there is. A path that is not here does not exist.
-pub static ROUTES: [Route; 11] = [
+pub static ROUTES: [Route; 12] = [
     route(Method::GET, "/v1/sessions", AdminAction::SessionsList),
     route(
         Method::DELETE,
@@ -41,17 +50,26 @@ pub static ROUTES: [Route; 11] = [
         "/v1/revocations/{id}",
         AdminAction::RevocationsLift,
     ),
+    Route {
+        method: Method::POST,
+        path: "/v1/ticket",
+        purpose: Purpose::Ticket,
+    },
 ];
 
 const fn route(method: Method, path: &'static str, action: AdminAction) -> Route {
-    Route { method, path, action }
+    Route {
+        method,
+        path,
+        purpose: Purpose::Act(action),
+    }
 }
 
 /// Where a request leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way<'p> {
     To {
-        action: AdminAction,
+        purpose: Purpose,
         /// What stands in the place of the braces.
         argument: Option<&'p str>,
     },
@@ -69,7 +87,7 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Way<'p> {
         };
         if route.method == *method || (route.method == Method::GET && *method == Method::HEAD) {
             return Way::To {
-                action: route.action,
+                purpose: route.purpose,
                 argument,
             };
         }
@@ -117,7 +135,8 @@ mod tests {
     #[test]
     fn every_action_has_one_route() {
         for action in AdminAction::ALL {
-            let routes = ROUTES.iter().filter(|route| route.action == action).count();
+            let purpose = Purpose::Act(action);
+            let routes = ROUTES.iter().filter(|route| route.purpose == purpose).count();
             assert_eq!(routes, 1, "{action}");
         }
     }
@@ -126,11 +145,12 @@ mod tests {
     fn every_route_is_found_and_looks_are_gets() {
         for route in &ROUTES {
             let path = route.path.replace(['{', '}'], "");
-            let Way::To { action, .. } = find(&route.method, &path) else {
+            let Way::To { purpose, .. } = find(&route.method, &path) else {
                 panic!("{path}");
             };
-            assert_eq!(action, route.action);
-            assert_eq!(route.method == Method::GET, action.only_looks());
+            assert_eq!(purpose, route.purpose);
+            let looks = matches!(purpose, Purpose::Act(action) if action.only_looks());
+            assert_eq!(route.method == Method::GET, looks);
         }
     }
 
@@ -138,7 +158,7 @@ mod tests {
     fn arguments_are_plain_names() {
         let killed = |path| find(&Method::DELETE, path);
         let to = Way::To {
-            action: AdminAction::SessionsKill,
+            purpose: Purpose::Act(AdminAction::SessionsKill),
             argument: Some("s-01"),
         };
         assert_eq!(killed("/v1/sessions/s-01"), to);
@@ -170,7 +190,7 @@ mod tests {
         );
         assert_eq!(way(Method::GET, "/v1/reload"), Way::WrongMethod(vec!["POST"]));
         let head = Way::To {
-            action: AdminAction::PoolsList,
+            purpose: Purpose::Act(AdminAction::PoolsList),
             argument: None,
         };
         assert_eq!(way(Method::HEAD, "/v1/pools"), head);

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use crate::app::config::settings::{self, Environment, Settings};
 use crate::app::policies;
 use crate::audit;
-use crate::credential::BrokerSettings;
-use crate::domain::{Identity, Mistake, ProviderName};
+use crate::credential::{BrokerSettings, EngineSettings, SqlServerSettings, SqlServerTls, SqlServerTlsMode};
+use crate::domain::{Engine, Identity, Mistake, ProviderName};
 use crate::identity::{self, ProviderSettings};
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
 use crate::tls::{self, ClientTls, HttpsTrust, ServerTls};
@@ -172,6 +172,7 @@ fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
 /// How the broker of a target reaches it.
 pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &ClientTls) -> BrokerSettings {
     BrokerSettings {
+        engine: engine_settings(target),
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         databases: target
@@ -184,6 +185,29 @@ pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &Cli
         tls: tls.rustls_config(),
         installation: settings.installation.clone(),
         replica: settings.replica.clone(),
+    }
+}
+
+/// What the broker needs to know besides, by the target's engine.
+pub fn engine_settings(target: &settings::Target) -> EngineSettings {
+    match target.engine {
+        Engine::Postgres => EngineSettings::Postgres,
+        Engine::SqlServer => EngineSettings::SqlServer(SqlServerSettings {
+            contained: target.contained,
+            tls: SqlServerTls {
+                mode: match target.tls.mode {
+                    settings::TlsMode::Disable => SqlServerTlsMode::Disable,
+                    settings::TlsMode::Require => SqlServerTlsMode::Require,
+                    settings::TlsMode::VerifyCa
+                    | settings::TlsMode::VerifyFull
+                    | settings::TlsMode::Strict => SqlServerTlsMode::Verify,
+                },
+                ca: target.tls.ca.clone(),
+                host_in_certificate: None,
+                strict: target.tls.mode == settings::TlsMode::Strict,
+            },
+            token: None,
+        }),
     }
 }
 

@@ -13,5 +13,6 @@ mod operate;
 mod process;
 mod reload;
 mod revoked;
+mod tickets;
 mod watch;
 mod watching;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::admin::ticket::{TicketRefused, TicketView, TicketWish, Wishing};
 use crate::admin::view::{
     LoginView, LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView, Unreachable,
 };
 use crate::admin::{Proxy, Trouble, Waiting};
 use crate::app::reload::{Reloader, RevokeError};
 use crate::app::start::Shared;
+use crate::app::tickets;
 use crate::audit::{AdminCall, Event, Facts, IdentityFacts, JournalError, Record};
 use crate::credential::Rotated;
 use crate::domain::revocation::{Named, Struck};
@@ -77,6 +79,14 @@ impl Operations {
         }
     }
 
+    /// Nobody waits for it.
+    fn submit(&self, facts: Facts, event: Event) {
+        match self.shared.journal.submit(Record::new(Arc::new(facts), event)) {
+            Ok(_) | Err(JournalError::Summed) => {}
+            Err(error) => tracing::error!(%error, "a call could not be recorded"),
+        }
+    }
+
     async fn rotate(&self, target: Option<TargetName>) -> Result<Vec<Rotated>, Trouble> {
         let chosen = |name: &TargetName| target.as_ref().is_none_or(|target| target == name);
         let mut brokers: Vec<_> = self
@@ -123,12 +133,23 @@ impl Proxy for Operations {
         self.reloader.current().listeners.tls.clone()
     }
 
-    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Identity, TokenError>> {
+    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Arc<Identity>, TokenError>> {
         Box::pin(async move {
             let snapshot = self.reloader.current();
-            let identity = snapshot.verifier.verify(token, self.shared.clock.now()).await?;
-            Ok(Identity::clone(&identity))
+            snapshot.verifier.verify(token, self.shared.clock.now()).await
         })
+    }
+
+    fn admit_wish(&self, who: Wishing<'_>) -> Result<(), Duration> {
+        self.shared.office.admit(who, self.shared.clock.as_ref())
+    }
+
+    fn issue_ticket(&self, wish: TicketWish) -> Waiting<'_, Result<TicketView, TicketRefused>> {
+        Box::pin(tickets::issue(&self.shared, &self.reloader, wish))
+    }
+
+    fn note_no_ticket(&self, facts: Facts, code: &'static str, reason: String) {
+        self.submit(facts, Event::TicketDenied { code, reason });
     }
 
     fn rights(&self, identity: &Identity) -> AdminRights {
@@ -143,11 +164,7 @@ impl Proxy for Operations {
     }
 
     fn note(&self, facts: Facts, call: AdminCall) {
-        let record = Record::new(Arc::new(facts), Event::Admin(call));
-        match self.shared.journal.submit(record) {
-            Ok(_) | Err(JournalError::Summed) => {}
-            Err(error) => tracing::error!(%error, "an operator's call could not be recorded"),
-        }
+        self.submit(facts, Event::Admin(call));
     }
 
     fn record(&self, facts: Facts, call: AdminCall) -> Waiting<'_, Result<(), JournalError>> {

@@ -298,6 +298,7 @@ fn changes(old: &Built, new: &Built) -> Vec<String> {
         old.settings.expiry_grace != new.settings.expiry_grace,
         "session".to_owned(),
     );
+    note(old.settings.tickets != new.settings.tickets, "tickets".to_owned());
     let targets = old.settings.targets.iter().zip(&new.settings.targets);
     for ((before, after), (tls_before, tls)) in targets.zip(old.client_tls.iter().zip(&new.client_tls)) {
         let password = before.broker_password.expose() != after.broker_password.expose();

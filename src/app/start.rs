@@ -19,6 +19,7 @@ use crate::app::config::settings::Target;
 use crate::app::operate::Operations;
 use crate::app::reload::Reloader;
 use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, SQLSERVER, Wanted};
+use crate::app::tickets::TicketOffice;
 use crate::app::watch::Watched;
 use crate::app::watching::keep_current;
 use crate::audit::record::PolicyFacts;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) budgets: BTreeMap<TargetName, Arc<Budget>>,
     pub(super) routes: BTreeMap<TargetName, Route>,
     pub(super) brokers: HashMap<TargetName, Broker>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) office: TicketOffice,
     pub(super) registry: Registry,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Arc<dyn Clock>,
@@ -197,7 +200,7 @@ fn world_factory(
     snapshots: Snapshots,
 ) -> impl FnOnce(ThreadIndex) -> io::Result<ThreadWorld> + Clone + Send + 'static {
     let targets = &built.settings.targets;
-    let of_sessions = Arc::new(session_shared(shared, targets, snapshots));
+    let of_sessions = Arc::new(session_shared(shared, snapshots));
     let settings: Vec<_> = targets
         .iter()
         .map(|target| (target.name.clone(), pool_settings(target)))
@@ -225,7 +228,7 @@ fn pool_settings(target: &Target) -> PoolSettings {
     }
 }
 
-fn session_shared(shared: &Arc<Shared>, targets: &[Target], snapshots: Snapshots) -> session::Shared {
+fn session_shared(shared: &Arc<Shared>, snapshots: Snapshots) -> session::Shared {
     let (stop, stopping) = watch::channel(false);
     let (mut drain, registry) = (shared.drain.signal(), shared.registry.clone());
     tokio::spawn(async move {
@@ -235,7 +238,8 @@ fn session_shared(shared: &Arc<Shared>, targets: &[Target], snapshots: Snapshots
     });
     session::Shared {
         snapshots,
-        directory: Arc::new(directory(targets)),
+        directory: Arc::clone(&shared.directory),
+        tickets: Arc::clone(&shared.office.tickets),
         brokers: shared.brokers.clone(),
         journal: shared.journal.clone(),
         registry: shared.registry.clone(),
@@ -345,6 +349,8 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         budgets,
         routes,
         brokers,
+        directory: Arc::new(directory(&settings.targets)),
+        office: TicketOffice::new(Arc::clone(&clock), Arc::clone(&random)),
         registry: Registry::default(),
         counters: Arc::new(counters),
         clock,

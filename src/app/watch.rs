@@ -56,6 +56,7 @@ impl Watch for Watched {
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.sessions(page);
         self.statements(page);
+        self.tickets(page);
         self.pools(page);
         self.logins(page);
         self.journal(page);
@@ -124,6 +125,15 @@ impl Watched {
                 statements.histogram(&labels, &reading);
             }
         }
+    }
+
+    fn tickets(&self, page: &mut Page) {
+        page.family(
+            "gatepost_tickets",
+            Kind::Gauge,
+            "Tickets that are good, and some that ended lately.",
+        )
+        .sample(&[], number(self.shared.office.tickets.count()));
     }
 
     fn pools(&self, page: &mut Page) {

@@ -214,7 +214,7 @@ impl Queue {
         match (&self.failure, self.room, &record.event) {
             (Some(failure), ..) if record.event.has_happened() => Ok(Some(failure.clone())),
             (Some(failure), ..) => Err(failure.clone()),
-            (None, Room::UnderWay | Room::Ends, Event::SessionOpened)
+            (None, Room::UnderWay | Room::Ends, Event::SessionOpened | Event::TicketIssued { .. })
             | (None, Room::Ends, Event::TransactionIntent(_)) => Err(JournalError::Reserved),
             (None, Room::Ample | Room::UnderWay | Room::Ends, _) => Ok(None),
         }
@@ -382,7 +382,8 @@ fn cost(record: &Record) -> usize {
         Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } => {
             transaction.statements.iter().map(|one| one.text.len()).sum()
         }
-        Event::SessionDenied { reason, .. } => reason.len(),
+        Event::SessionDenied { reason, .. } | Event::TicketDenied { reason, .. } => reason.len(),
+        Event::TicketIssued { bound_to, .. } => bound_to.len(),
         Event::LoginTampered { what } => what.len(),
         Event::SessionClosed { reason, .. } => reason.as_ref().map_or(0, String::len),
         Event::SecretRotated { which, .. } => which.as_ref().map_or(0, String::len),

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::audit::chain::FORMAT;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
+use crate::domain::ids::TicketId;
 use crate::sql::tsql::{Name, Relations};
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -97,6 +98,12 @@ pub(super) enum Detail<'a> {
         which: Option<&'a str>,
     },
     Admin(&'a AdminCall),
+    Ticket {
+        ticket_id: TicketId,
+        expires_at: Time,
+        bound_to: &'a str,
+        single_use: bool,
+    },
     Denial {
         code: &'a str,
         reason: &'a str,
@@ -213,7 +220,20 @@ impl<'a> Detail<'a> {
                 which: which.as_deref(),
             },
             Event::Admin(call) => Self::Admin(call),
-            Event::SessionDenied { code, reason } => Self::Denial { code, reason },
+            Event::TicketIssued {
+                ticket_id,
+                expires_at,
+                bound_to,
+                single_use,
+            } => Self::Ticket {
+                ticket_id: *ticket_id,
+                expires_at: Time(*expires_at),
+                bound_to,
+                single_use: *single_use,
+            },
+            Event::SessionDenied { code, reason } | Event::TicketDenied { code, reason } => {
+                Self::Denial { code, reason }
+            }
             Event::SessionClosed {
                 why,
                 reason,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
-use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId};
+use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId, TicketId};
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 /// What is known about a session so far. Shared by all of its records.
@@ -49,6 +49,9 @@ pub struct IdentityFacts {
     /// Names the token without containing it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
+    /// The ticket that was shown in the token's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket_id: Option<TicketId>,
 }
 
 impl From<&Identity> for IdentityFacts {
@@ -60,6 +63,7 @@ impl From<&Identity> for IdentityFacts {
             tenant: identity.tenant.clone(),
             name: identity.name.clone(),
             token_id: identity.token_id.clone(),
+            ticket_id: None,
         }
     }
 }
@@ -129,6 +133,20 @@ pub enum Event {
     /// An operator asked for something, over the API or the socket. A refused call of nobody known
     /// counts as a stranger's, like a denied session's.
     Admin(AdminCall),
+    /// Somebody with a good token gets a ticket for it. The target is among the facts, without the
+    /// database if it is good for all of them.
+    TicketIssued {
+        ticket_id: TicketId,
+        expires_at: SystemTime,
+        /// An address, a network, or `any`.
+        bound_to: String,
+        single_use: bool,
+    },
+    /// Like a denied session, where a ticket was asked for.
+    TicketDenied {
+        code: &'static str,
+        reason: String,
+    },
     SessionOpened,
     /// Without a verified identity this counts as a stranger: beyond a rate it is only summed up.
     SessionDenied {
@@ -267,13 +285,14 @@ impl Event {
     /// Somebody was turned away. Such records are many when somebody is knocking.
     pub(super) const fn turns_away(&self) -> bool {
         match self {
-            Self::SessionDenied { .. } => true,
+            Self::SessionDenied { .. } | Self::TicketDenied { .. } => true,
             Self::Admin(call) => matches!(call.result, AdminResult::Refused),
             Self::ServerStarted { .. }
             | Self::ServerStopped
             | Self::PolicyLoaded { .. }
             | Self::PolicyRejected { .. }
             | Self::SecretRotated { .. }
+            | Self::TicketIssued { .. }
             | Self::SessionOpened
             | Self::SessionClosed { .. }
             | Self::LoginMinted { .. }
@@ -294,7 +313,10 @@ impl Event {
         let permission = matches!(self, Self::Admin(call) if call.result == AdminResult::Permitted);
         let announced = matches!(
             self,
-            Self::TransactionIntent(_) | Self::SessionOpened | Self::LoginMinted { .. }
+            Self::TransactionIntent(_)
+                | Self::TicketIssued { .. }
+                | Self::SessionOpened
+                | Self::LoginMinted { .. }
         );
         !permission && !announced
     }
@@ -308,6 +330,8 @@ impl Event {
             Self::PolicyRejected { .. } => "policy.rejected",
             Self::SecretRotated { .. } => "secret.rotated",
             Self::Admin(call) => call.action.event(),
+            Self::TicketIssued { .. } => "ticket.issued",
+            Self::TicketDenied { .. } => "ticket.denied",
             Self::SessionOpened => "session.opened",
             Self::SessionDenied { .. } => "session.denied",
             Self::SessionClosed { .. } => "session.closed",

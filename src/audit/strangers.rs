@@ -110,6 +110,7 @@ impl Strangers {
             };
             let what = IdentityFacts {
                 token_id: None,
+                ticket_id: None,
                 ..identity.clone()
             };
             return self.identities.admit(Some(who), what, may_record);
@@ -184,6 +185,7 @@ mod tests {
                 tenant: None,
                 name: None,
                 token_id: Some(token.to_owned()),
+                ticket_id: None,
             }),
             ..from(IpAddr::from([192, 0, 2, 1]))
         }

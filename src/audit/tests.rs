@@ -486,6 +486,7 @@ fn refused_calls_of_nobody_known_are_summed_up_like_strangers() {
             tenant: None,
             name: None,
             token_id: None,
+            ticket_id: None,
         }),
         ..stranger.clone()
     };

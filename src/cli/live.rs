@@ -10,7 +10,7 @@ use crate::app::config::settings::Target;
 use crate::app::run;
 use crate::cli::{Failure, with_causes};
 use crate::credential::roles::{self, DeployAccess, Plan};
-use crate::credential::{BrokerSettings, Finding, FindingKind, check_live};
+use crate::credential::{BrokerSettings, EngineSettings, Finding, FindingKind, check_live};
 use crate::domain::{RoleName, TargetName};
 use crate::policy::RoleDeclaration;
 use crate::tls::ClientTls;
@@ -65,6 +65,7 @@ async fn look_at(
 /// Comparing reads the catalogue only, so the broker may do it; applying it may not.
 fn as_broker(target: &Target, tls: &ClientTls, control: &tokio::runtime::Handle) -> DeployAccess {
     DeployAccess {
+        engine: EngineSettings::Postgres,
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: target.broker_user.clone(),

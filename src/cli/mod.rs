@@ -29,6 +29,7 @@ mod rotate;
 mod schema;
 mod serve;
 mod sessions;
+mod ticket;
 
 /// Identity-aware, wire-level database access proxy.
 #[derive(Debug, Parser)]
@@ -54,6 +55,7 @@ enum Command {
     Rotate(rotate::Arguments),
     Keys(keys::Arguments),
     Revoke(Box<revoke::Arguments>),
+    Ticket(ticket::Arguments),
     Schema(schema::Arguments),
     #[cfg(feature = "dev")]
     Certs(certs::Arguments),
@@ -97,6 +99,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rotate(arguments) => rotate::run(&arguments),
         Command::Keys(arguments) => keys::run(&arguments),
         Command::Revoke(arguments) => revoke::run(&arguments),
+        Command::Ticket(arguments) => ticket::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "dev")]
         Command::Certs(arguments) => certs::run(&arguments),

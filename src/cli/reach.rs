@@ -1,7 +1,7 @@
 //! How commands find the running gatepost, and how they show what it answered.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
@@ -56,22 +56,13 @@ impl Target {
             Ok(reach) => reach,
             Err(answer) => return Ok(answer),
         };
-        let runtime = run::control()?;
-        let reply = runtime.block_on(put(&reach, question))?;
-        if self.json {
-            say(&serde_json::to_string_pretty(&reply.body)?)?;
-        } else if reply.is_good() {
-            show(&reply.body)?;
-        } else {
-            explain(&reply);
-        }
-        Ok(if reply.is_good() { Answer::Good } else { Answer::No })
+        ask(&reach, question, self.json, show)
     }
 
     /// `Err` inside: mistakes in the configuration, which have been told.
     fn reach(&self) -> Result<Result<Reach, Answer>, Failure> {
         if let Some(url) = &self.api {
-            let api = ApiAddress::new(url, self.token()?, self.ca.clone())?;
+            let api = ApiAddress::new(url, token(self.token_file.as_deref())?, self.ca.clone())?;
             return Ok(Ok(Reach::Api(api)));
         }
         if let Some(socket) = &self.socket {
@@ -90,16 +81,36 @@ impl Target {
             }
         }
     }
+}
 
-    fn token(&self) -> Result<Secret<String>, Failure> {
-        match &self.token_file {
-            Some(path) => {
-                read_token(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
-            }
-            None => std::env::var(TOKEN_VARIABLE).map(Secret::new).map_err(|_| {
-                format!("the API needs a token: give --token-file, or set {TOKEN_VARIABLE}").into()
-            }),
+/// Asks, and shows the answer: as JSON, or in the words of `show`.
+pub(super) fn ask(
+    reach: &Reach,
+    question: &Question<'_>,
+    as_json: bool,
+    show: impl FnOnce(&Value) -> Result<(), Failure>,
+) -> Result<Answer, Failure> {
+    let runtime = run::control()?;
+    let reply = runtime.block_on(put(reach, question))?;
+    if as_json {
+        say(&serde_json::to_string_pretty(&reply.body)?)?;
+    } else if reply.is_good() {
+        show(&reply.body)?;
+    } else {
+        explain(&reply);
+    }
+    Ok(if reply.is_good() { Answer::Good } else { Answer::No })
+}
+
+/// The token for the API, from this file or from the environment.
+pub(super) fn token(file: Option<&Path>) -> Result<Secret<String>, Failure> {
+    match file {
+        Some(path) => {
+            read_token(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
         }
+        None => std::env::var(TOKEN_VARIABLE)
+            .map(Secret::new)
+            .map_err(|_| format!("the API needs a token: give --token-file, or set {TOKEN_VARIABLE}").into()),
     }
 }
 

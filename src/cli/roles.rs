@@ -109,6 +109,7 @@ fn deploy_access(
         (None, _) => return Err("the configuration has several targets: give --target".into()),
     };
     Ok(DeployAccess {
+        engine: build::engine_settings(target),
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: access.deployer.clone(),

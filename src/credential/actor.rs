@@ -8,23 +8,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 
 use crate::audit::{Event, Facts, Record};
 use crate::credential::actor::link::{Candidate, Link};
 use crate::credential::actor::operate::Rotation;
 use crate::credential::books::{Books, Entry, Key, Usage};
 use crate::credential::broker::{BrokerSettings, State};
-use crate::credential::connection::{Access, Connection};
 use crate::credential::ending::{Backoff, Ended, World, end};
 use crate::credential::error::{BrokerError, LeaseError, chain};
 use crate::credential::lease::{Lease, LeaseHold, LeaseId};
 use crate::credential::naming::{Epoch, LoginName, Mark};
+use crate::credential::server::{Access, Changes, Connection};
 use crate::credential::sweep::sweep;
-use crate::credential::verifier::{random_secret, verifier};
 use crate::credential::view::{LoginState, LoginView};
 use crate::domain::clock::Clock;
-use crate::domain::target::Engine;
 
 mod link;
 mod operate;
@@ -326,13 +323,22 @@ impl Actor {
         }
         let connection = self.connection()?;
         let random = &*self.world.random;
-        let login = LoginName::mint(&self.settings.installation, &wish.key.identity, random);
-        let password = random_secret(random);
-        let verifier = verifier(&password, random);
+        let access = self.world.access();
+        let mark = Mark {
+            gatepost: Mark::VERSION,
+            installation: self.settings.installation.clone(),
+            replica: self.settings.replica.clone(),
+            epoch: self.epoch.clone(),
+            generation: self.generation + 1,
+            role: wish.key.role.clone(),
+            database: wish.key.database.clone(),
+        };
+        let login = access.name(&mark, &wish.key.identity, random);
+        let (password, verifier) = access.secret(random);
         let until = connection.time(wish.ttl).await?;
         let facts = Arc::new(Facts {
             target: Some(self.settings.target.clone()),
-            engine: Some(Engine::Postgres),
+            engine: Some(access.engine()),
             role: Some(wish.key.role.clone()),
             login: Some(login.shared()),
             ..Facts::clone(&wish.facts)
@@ -343,14 +349,6 @@ impl Actor {
         recorded
             .await
             .map_err(|source| BrokerError::Journal { what: "mint", source })?;
-        let mark = Mark {
-            gatepost: Mark::VERSION,
-            installation: self.settings.installation.clone(),
-            replica: self.settings.replica.clone(),
-            epoch: self.epoch.clone(),
-            generation: self.generation + 1,
-            role: wish.key.role.clone(),
-        };
         let created = connection.create(&login, &mark, &verifier, &until).await;
         self.generation += 1;
         let now = Instant::now();
@@ -403,12 +401,9 @@ impl Actor {
         let renewed = self
             .connection()?
             .renew(entry.lease.login(), &entry.verifier, &until);
-        match renewed.await {
-            Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_OBJECT) => {
-                self.tampered(id, "it was dropped by someone else".to_owned());
-                return Ok(());
-            }
-            other => other?,
+        if !renewed.await? {
+            self.tampered(id, "it was dropped by someone else".to_owned());
+            return Ok(());
         }
         let renewed = Event::LoginRenewed { expires_at: until.at };
         self.world.note(&entry.facts, renewed);
@@ -418,22 +413,19 @@ impl Actor {
 
     /// What is not as gatepost left it.
     async fn changes(&self, entry: &Entry) -> Result<Vec<String>, BrokerError> {
-        let (connection, login) = (self.connection()?, entry.lease.login());
-        let Some(seen) = connection.inspect(login).await? else {
-            let renamed = connection.undo_rename(login, &entry.mark).await?;
-            let what = renamed.map_or_else(
-                || "it was dropped by someone else".to_owned(),
-                |name| format!("it was renamed to {name}"),
-            );
-            return Ok(vec![what]);
-        };
         let untils = [Some(&entry.until), entry.wanted.as_ref()];
-        let mut what = seen.changes(&entry.mark, untils.into_iter().flatten());
-        // A password cannot be read; that ours still works is asked of the server. An end that has
-        // passed refuses it too, and is for the renewal to move.
-        let ends = untils.into_iter().flatten().map(|until| until.at).min();
-        if what.is_empty() && ends.is_some_and(|ends| seen.now < ends) {
-            let database = entry.facts.database.as_ref().unwrap_or(&self.world.home);
+        let untils: Vec<_> = untils.into_iter().flatten().collect();
+        let changes = self
+            .connection()?
+            .changes(entry.lease.login(), &entry.mark, &untils);
+        let Changes {
+            mut what,
+            secret_counts,
+        } = changes.await?;
+        // A password cannot be read; that ours still works is asked of the server.
+        if what.is_empty() && secret_counts {
+            let database = entry.mark.database.as_ref().or(entry.facts.database.as_ref());
+            let database = database.unwrap_or(&self.world.home);
             if self.world.access().refuses_secret(&entry.lease, database).await {
                 what.push("its secret was changed".to_owned());
             }
@@ -464,7 +456,7 @@ impl Actor {
         self.leaving.insert(login.clone(), leaving);
         let ended = Ended {
             login: login.clone(),
-            role: entry.key.role.clone(),
+            role: Some(entry.key.role.clone()),
             facts: Arc::clone(&entry.facts),
             why,
         };

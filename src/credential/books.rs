@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use crate::audit::Facts;
 use crate::credential::lease::{Lease, LeaseId};
 use crate::credential::naming::Mark;
-use crate::credential::postgres::ServerTime;
+use crate::credential::server::ServerTime;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::RoleName;
 use crate::domain::secret::Secret;
+use crate::domain::target::DatabaseName;
 
 /// After a renewal failed, so that a server in trouble is not asked all the time. Far below half of
 /// any sensible `login_ttl`, so that several attempts fit in.
@@ -26,16 +27,19 @@ const SUSPICION_REST: Duration = Duration::from_secs(2);
 pub(super) struct Key {
     pub(super) identity: IdentityKey,
     pub(super) role: RoleName,
+    /// Where logins belong to one database: that of the role.
+    pub(super) database: Option<DatabaseName>,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) lease: Arc<Lease>,
+    /// What the server is told of the secret.
     pub(super) verifier: Secret<String>,
     pub(super) facts: Arc<Facts>,
     pub(super) ttl: Duration,
-    /// What its comment says.
+    /// What the server says about it.
     pub(super) mark: Mark,
     pub(super) minted: Instant,
     /// On our clock.
@@ -231,6 +235,7 @@ mod tests {
                 subject: "consumer".to_owned(),
             },
             role: "writer".into(),
+            database: None,
         }
     }
 
@@ -253,6 +258,7 @@ mod tests {
                 epoch: Epoch::random(&Zero),
                 generation: 1,
                 role: "writer".into(),
+                database: None,
             },
             minted: now,
             minted_at: SystemTime::UNIX_EPOCH,

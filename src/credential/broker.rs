@@ -12,18 +12,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Facts, Journal, Receipt};
 use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
-use crate::credential::connection::Access;
 use crate::credential::ending::World;
 use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
-use crate::credential::live::{self, Finding};
+use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
+use crate::credential::server::Access;
+use crate::credential::sqlserver::settings::SqlServerSettings;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::measure::{Histogram, Reading};
 use crate::domain::secret::Secret;
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 use crate::policy::Grant;
 
 /// Sessions that may wait for a login at one time: more than a listener admits before login.
@@ -31,16 +32,33 @@ const WAITING_MAX: usize = 4096;
 /// A little above the time that the task gives itself to end logins.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a target's engine is, and what only that engine needs.
+#[derive(Clone, Debug)]
+pub enum EngineSettings {
+    Postgres,
+    SqlServer(SqlServerSettings),
+}
+
+impl EngineSettings {
+    pub const fn engine(&self) -> Engine {
+        match self {
+            Self::Postgres => Engine::Postgres,
+            Self::SqlServer(_) => Engine::SqlServer,
+        }
+    }
+}
+
 /// One target's broker.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
+    pub engine: EngineSettings,
     pub target: TargetName,
     pub address: (String, u16),
     /// The first is where the broker itself connects.
     pub databases: Vec<DatabaseName>,
     pub user: String,
     pub password: Secret<String>,
-    /// `None` connects without TLS.
+    /// For PostgreSQL; `None` connects without TLS. SQL Server has its own among its settings.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub installation: Installation,
     pub replica: ReplicaName,
@@ -48,19 +66,17 @@ pub struct BrokerSettings {
 
 impl BrokerSettings {
     pub(super) fn access(&self, control: &Handle) -> Access {
-        Access {
-            target: self.target.clone(),
-            address: self.address.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            tls: self.tls.clone(),
-            control: control.clone(),
-        }
+        Access::new(self, control)
     }
 
     pub(super) fn home(&self) -> DatabaseName {
         let first = self.databases.first().cloned();
-        first.unwrap_or_else(|| DatabaseName::new("postgres"))
+        first.unwrap_or_else(|| {
+            DatabaseName::new(match self.engine {
+                EngineSettings::Postgres => "postgres",
+                EngineSettings::SqlServer(_) => "master",
+            })
+        })
     }
 }
 
@@ -76,6 +92,7 @@ pub struct Broker {
     commands: mpsc::Sender<Command>,
     state: Arc<State>,
     settings: Arc<watch::Sender<Arc<BrokerSettings>>>,
+    engine: Engine,
     control: Handle,
 }
 
@@ -123,6 +140,7 @@ impl Broker {
         let state = Mutex::new((Err("not connected yet".to_owned()), None));
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
+        let engine = settings.engine.engine();
         let world = World::new(accesses, settings.home(), journal, random, retire);
         let (settings, updates) = watch::channel(Arc::new(settings));
         let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
@@ -131,6 +149,7 @@ impl Broker {
             commands,
             state,
             settings: Arc::new(settings),
+            engine,
             control: control.clone(),
         }
     }
@@ -147,6 +166,7 @@ impl Broker {
             key: Key {
                 identity: grant.identity().clone(),
                 role: grant.role().clone(),
+                database: (self.engine == Engine::SqlServer).then(|| grant.database().clone()),
             },
             ttl: grant.login_ttl(),
             max_age: grant.login_max_age(),
@@ -206,7 +226,7 @@ impl Broker {
         self.tell(Command::Suspect { login });
     }
 
-    /// How the server is reached from now on: user, password and TLS; the other settings stay as they
+    /// How the server is reached from now on: user, password, TLS and where tokens come from; the other settings stay as they
     /// were at the start. The old credential stays in use until a connection with the new one succeeded;
     /// until then that is tried again and again, at once if there is no connection at all.
     pub fn update(&self, settings: BrokerSettings) {
@@ -215,6 +235,11 @@ impl Broker {
                 user: settings.user,
                 password: settings.password,
                 tls: settings.tls,
+                // A target's engine stays what it is.
+                engine: match (&current.engine, settings.engine) {
+                    (EngineSettings::SqlServer(_), new @ EngineSettings::SqlServer(_)) => new,
+                    (engine, _) => engine.clone(),
+                },
                 ..BrokerSettings::clone(current)
             });
         });
@@ -274,8 +299,8 @@ pub async fn check_live(
     control: &Handle,
 ) -> Result<Vec<Finding>, BrokerError> {
     let connection = settings.access(control).connect(&settings.home()).await?;
-    let mut findings = live::missing(&connection, roles).await?;
-    findings.extend(live::surroundings(&connection, roles, &settings.databases).await?);
+    let mut findings = connection.missing(roles).await?;
+    findings.extend(connection.surroundings(roles, &settings.databases).await?);
     Ok(findings)
 }
 

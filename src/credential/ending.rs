@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::audit::{Event, Facts, Journal, Record};
 use crate::credential::broker::Retire;
-use crate::credential::connection::{Access, STATEMENT_LIMIT};
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::naming::LoginName;
+use crate::credential::server::Access;
 use crate::domain::clock::Random;
 use crate::domain::ids::RoleName;
 use crate::domain::target::DatabaseName;
@@ -73,7 +73,8 @@ impl World {
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) login: LoginName,
-    pub(super) role: RoleName,
+    /// Who inherits what it owns, if that can be told.
+    pub(super) role: Option<RoleName>,
     pub(super) facts: Arc<Facts>,
     pub(super) why: &'static str,
 }
@@ -105,7 +106,14 @@ async fn attempt(world: &World, ended: &Ended, disabled: &mut bool) -> Result<()
         world.retire.retire(&ended.login);
     };
     let access = world.access();
-    steps(&access, &world.home, &ended.login, &ended.role, when_disabled).await
+    steps(
+        &access,
+        &world.home,
+        &ended.login,
+        ended.role.as_ref(),
+        when_disabled,
+    )
+    .await
 }
 
 /// One attempt. `when_disabled` is told whether the login was still there, once nobody can log in with
@@ -114,7 +122,7 @@ pub(super) async fn steps(
     access: &Access,
     home: &DatabaseName,
     login: &LoginName,
-    role: &RoleName,
+    role: Option<&RoleName>,
     when_disabled: impl FnOnce(bool),
 ) -> Result<(), BrokerError> {
     let connection = access.connect(home).await?;
@@ -129,7 +137,7 @@ pub(super) async fn steps(
             return Err(BrokerError::TimedOut {
                 target: connection.target().clone(),
                 what: "ending a login's sessions",
-                limit: SESSIONS_END_LIMIT.min(STATEMENT_LIMIT),
+                limit: SESSIONS_END_LIMIT,
             });
         }
         tokio::time::sleep(SESSIONS_LOOK_EVERY).await;

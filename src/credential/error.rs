@@ -1,10 +1,11 @@
-//! What can go wrong between gatepost and a database server, told apart by SQLSTATE.
+//! What can go wrong between gatepost and a database server, told apart by SQLSTATE or number.
 
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
 use crate::audit::JournalError;
+use crate::credential::sqlserver::error::Failure;
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
 use crate::domain::target::TargetName;
 
@@ -13,20 +14,30 @@ use crate::domain::target::TargetName;
 pub enum BrokerError {
     #[error("database server of target {target} cannot be reached: {why}")]
     Unreachable { target: TargetName, why: String },
-    #[error("database server of target {target} refuses the broker's password (28P01)")]
-    WrongPassword { target: TargetName },
-    #[error("database server of target {target} refuses the broker (28000): {why}")]
-    NotAdmitted { target: TargetName, why: String },
-    #[error("the broker may not do this at target {target} (42501): missing {missing}; run: {sql}")]
+    #[error("database server of target {target} refuses the broker's password ({code})")]
+    WrongPassword {
+        target: TargetName,
+        /// The engine's own word for it, as everywhere below.
+        code: &'static str,
+    },
+    #[error("database server of target {target} refuses the broker ({code}): {why}")]
+    NotAdmitted {
+        target: TargetName,
+        code: &'static str,
+        why: String,
+    },
+    #[error("the broker may not do this at target {target} ({code}): missing {missing}; run: {sql}")]
     MissingPrivilege {
         target: TargetName,
+        code: &'static str,
         missing: String,
         /// What an administrator runs to grant it.
         sql: String,
     },
-    #[error("role {role} does not exist at target {target} (42704); run: {sql}")]
+    #[error("role {role} does not exist at target {target} ({code}); run: {sql}")]
     MissingRole {
         target: TargetName,
+        code: &'static str,
         role: String,
         sql: String,
     },
@@ -41,7 +52,7 @@ pub enum BrokerError {
         target: TargetName,
         what: &'static str,
         #[source]
-        source: tokio_postgres::Error,
+        source: ServerError,
     },
     #[error("the {what} could not be recorded, so it was not done")]
     Journal {
@@ -72,7 +83,7 @@ impl BrokerError {
     /// Is the connection beyond use after this?
     pub(super) fn ends_connection(&self) -> bool {
         match self {
-            Self::Server { source, .. } => source.is_closed() || source.code().is_none(),
+            Self::Server { source, .. } => source.ends_connection(),
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::WrongPassword { .. }
             | Self::NotAdmitted { .. }
@@ -85,9 +96,10 @@ impl BrokerError {
         }
     }
 
-    pub(super) fn sqlstate(&self) -> Option<&SqlState> {
+    /// What the server said, if it was the server.
+    pub(super) const fn server(&self) -> Option<&ServerError> {
         match self {
-            Self::Server { source, .. } => source.code(),
+            Self::Server { source, .. } => Some(source),
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::WrongPassword { .. }
@@ -98,6 +110,31 @@ impl BrokerError {
             | Self::TooManyLogins { .. }
             | Self::Rotation { .. }
             | Self::Stopped { .. } => None,
+        }
+    }
+
+    pub(super) fn sqlstate(&self) -> Option<&SqlState> {
+        match self.server()? {
+            ServerError::Postgres(error) => error.code(),
+            ServerError::SqlServer(_) => None,
+        }
+    }
+}
+
+/// What a server said, or its driver.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    SqlServer(#[from] Failure),
+}
+
+impl ServerError {
+    fn ends_connection(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_closed() || error.code().is_none(),
+            Self::SqlServer(failure) => failure.ends_connection(),
         }
     }
 }

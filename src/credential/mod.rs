@@ -2,10 +2,9 @@
 //!
 //! `broker` is the door for everyone else: a handle to one task per target that owns the broker's
 //! connection and the books (`actor`, `books`). `lease` is what a session holds while it uses a
-//! login. `postgres` has every statement that is sent, `connection` how the server is reached and
-//! what its errors mean, `ending` how a login ends, `sweep` who ends what a dead replica left.
-//! `naming` and `verifier` are pure. `roles` compares declared roles with a database at deploy
-//! time; `live` says what a broker lacks.
+//! login, `ending` how a login ends, `sweep` who ends what a dead replica left. `server` is what they
+//! ask of a database server, `postgres` and `sqlserver` how that is said to one. `naming` is pure.
+//! `roles` compares declared roles with a database at deploy time; `live` says what a broker lacks.
 
 pub mod broker;
 pub mod doctor;
@@ -18,20 +17,20 @@ pub mod view;
 
 mod actor;
 mod books;
-mod connection;
 mod ending;
-mod fence;
-mod guard;
-mod inspection;
 mod postgres;
+mod server;
+mod sqlserver;
 mod sweep;
-mod verifier;
 
 pub use actor::Rotated;
-pub use broker::{Broker, BrokerSettings, Retire, check_live};
-pub use error::{BrokerError, LeaseError};
-pub use inspection::TAMPER_CHECK_SQL;
+pub use broker::{Broker, BrokerSettings, EngineSettings, Retire, check_live};
+pub use error::{BrokerError, LeaseError, ServerError};
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};
 pub use naming::{Epoch, LoginName, Mark};
+pub use postgres::inspection::TAMPER_CHECK_SQL;
+pub use sqlserver::error::Failure;
+pub use sqlserver::inspection::TAMPER_CHECK_TSQL;
+pub use sqlserver::settings::{SqlServerSettings, SqlServerTls, SqlServerTlsMode, TokenSource};
 pub use view::{LoginState, LoginView};

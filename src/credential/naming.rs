@@ -1,4 +1,4 @@
-//! What a minted login is called, what its comment says, and how names and texts are quoted.
+//! What a minted login is called, and the mark that says whose it is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
+use crate::domain::target::DatabaseName;
 
-/// PostgreSQL cuts longer names off without an error (NAMEDATALEN - 1).
+/// PostgreSQL cuts longer names off without an error (NAMEDATALEN - 1). SQL Server takes 128, but
+/// one kind of name is enough.
 const NAME_BYTES_MAX: usize = 63;
 /// Leaves room for the slug in names of installations that were named generously.
 const INSTALLATION_BYTES_MAX: usize = 20;
 /// 80 bits: no two mints ever meet, and a name cannot be guessed.
 const RANDOM_BYTES: usize = 10;
+/// 80 bits: no two processes ever share an epoch, and it fits into a login's name.
+const EPOCH_BYTES: usize = 10;
 /// The group that every minted login belongs to, so that `pg_hba.conf` can fence them all in.
 pub const MINTED_GROUP: &str = "gatepost_minted";
 
@@ -29,10 +33,22 @@ impl LoginName {
         let mut bytes = [0; RANDOM_BYTES];
         random.fill(&mut bytes);
         let unique: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let prefix = login_prefix(installation);
-        let fixed = prefix.len() + "_".len() + unique.len();
-        let who = slug(&identity.subject, NAME_BYTES_MAX.saturating_sub(fixed));
-        Self(format!("{prefix}{who}_{unique}").into())
+        Self::ending_in(installation, identity, &unique)
+    }
+
+    /// `gp_<installation>_<readable slug>_<ending>`, where the ending is what makes it unique.
+    pub(in crate::credential) fn ending_in(
+        installation: &Installation,
+        identity: &IdentityKey,
+        ending: &str,
+    ) -> Self {
+        let room = NAME_BYTES_MAX.saturating_sub("_".len() + ending.len());
+        // At least one character of the slug stays.
+        let prefix_max = room.saturating_sub(1);
+        let mut prefix = login_prefix(installation);
+        prefix.truncate(prefix_max);
+        let who = slug(&identity.subject, room.saturating_sub(prefix.len()));
+        Self(format!("{prefix}{who}_{ending}").into())
     }
 
     /// A name that was read from a server, if it can be one of ours.
@@ -90,9 +106,14 @@ pub struct Epoch(Arc<str>);
 
 impl Epoch {
     pub fn random(random: &dyn Random) -> Self {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; EPOCH_BYTES];
         random.fill(&mut bytes);
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(text.into())
+    }
+
+    /// As a login's mark has it.
+    pub(in crate::credential) fn found(text: &str) -> Self {
         Self(text.into())
     }
 
@@ -101,7 +122,7 @@ impl Epoch {
     }
 }
 
-/// What the comment on a login says. A sweep believes it: only roles with `CREATEROLE` (and, from
+/// What the comment on a login says, on PostgreSQL; on SQL Server its name says some of it. A sweep believes it: only roles with `CREATEROLE` (and, from
 /// PostgreSQL 16 on, `ADMIN` on the login) can write it, which no minted login has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -112,6 +133,9 @@ pub struct Mark {
     pub generation: u64,
     /// Who inherits what the login owns when it ends.
     pub role: RoleName,
+    /// The only one that the login can enter; `None` on PostgreSQL, where logins are the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseName>,
 }
 
 impl Mark {
@@ -126,38 +150,6 @@ impl Mark {
         let mark: Self = serde_json::from_str(comment).ok()?;
         (mark.gatepost == Self::VERSION).then_some(mark)
     }
-}
-
-/// The two keys of the advisory lock that the replica of this epoch holds while it lives.
-pub(in crate::credential) fn lock_keys(installation: &Installation, epoch: &Epoch) -> (i32, i32) {
-    let text = format!("gatepost\0{installation}\0{}", epoch.as_str());
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let word = |from: usize| {
-        let bytes = digest.as_ref().get(from..from + 4);
-        bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, i32::from_be_bytes)
-    };
-    (word(0), word(4))
-}
-
-/// A name as an SQL identifier. The only place where one is put into a statement.
-pub(in crate::credential) fn quote_name(name: &str) -> String {
-    format!("\"{}\"", without_nul(name).replace('"', "\"\""))
-}
-
-/// A text as an SQL literal that means the same whatever `standard_conforming_strings` says.
-pub(in crate::credential) fn quote_text(text: &str) -> String {
-    let text = without_nul(text).replace('\'', "''");
-    if text.contains('\\') {
-        format!("E'{}'", text.replace('\\', "\\\\"))
-    } else {
-        format!("'{text}'")
-    }
-}
-
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "")
 }
 
 #[cfg(test)]
@@ -200,14 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn quoting_survives_hostile_names() {
-        assert_eq!(quote_name("a\"b; drop"), "\"a\"\"b; drop\"");
-        assert_eq!(quote_text("it's"), "'it''s'");
-        assert_eq!(quote_text("a\\'b"), "E'a\\\\''b'");
-        assert_eq!(quote_name("nul\0"), "\"nul\"");
-    }
-
-    #[test]
     fn a_mark_is_read_back_and_other_comments_are_not_ours() {
         let mark = Mark {
             gatepost: Mark::VERSION,
@@ -216,6 +200,7 @@ mod tests {
             epoch: Epoch::random(&Constant(1)),
             generation: 3,
             role: "it's \"x\"".into(),
+            database: None,
         };
         assert_eq!(Mark::parse(&mark.to_comment()), Some(mark));
         for other in ["", "a comment", "{}", r#"{"gatepost":2}"#] {

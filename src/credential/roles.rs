@@ -11,23 +11,24 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::credential::connection::{Access, Connection, grant_connect};
+use crate::credential::broker::EngineSettings;
 use crate::credential::error::BrokerError;
-use crate::credential::naming::{MINTED_GROUP, quote_name};
-use crate::credential::postgres::ADMIN_PER_ROLE;
-use crate::domain::ids::RoleName;
+use crate::credential::postgres;
+use crate::credential::server::{Access, Connection};
+use crate::credential::sqlserver;
 use crate::domain::secret::Secret;
-use crate::domain::target::{DatabaseName, TargetName};
-use crate::policy::{Objects, RoleDeclaration};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
+use crate::policy::RoleDeclaration;
 
 /// Who compares and applies: an administrator's credential, used at deploy time only.
 #[derive(Clone, Debug)]
 pub struct DeployAccess {
+    pub engine: EngineSettings,
     pub target: TargetName,
     pub address: (String, u16),
     pub user: String,
     pub password: Secret<String>,
-    /// `None` connects without TLS.
+    /// For PostgreSQL; `None` connects without TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The role that mints logins and is to be able to hand the declared roles out.
     pub broker: String,
@@ -36,13 +37,25 @@ pub struct DeployAccess {
 
 impl DeployAccess {
     fn access(&self) -> Access {
-        Access {
-            target: self.target.clone(),
-            address: self.address.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            tls: self.tls.clone(),
-            control: self.control.clone(),
+        match &self.engine {
+            EngineSettings::Postgres => Access::Postgres(postgres::connection::Access {
+                target: self.target.clone(),
+                address: self.address.clone(),
+                user: self.user.clone(),
+                password: self.password.clone(),
+                tls: self.tls.clone(),
+                control: self.control.clone(),
+            }),
+            EngineSettings::SqlServer(settings) => Access::SqlServer(sqlserver::connection::Access {
+                target: self.target.clone(),
+                address: self.address.clone(),
+                user: self.user.clone(),
+                password: self.password.clone(),
+                settings: settings.clone(),
+                // Each database is gone to by itself.
+                databases: Arc::default(),
+                control: self.control.clone(),
+            }),
         }
     }
 }
@@ -55,8 +68,12 @@ pub enum RolesError {
         #[source]
         source: BrokerError,
     },
-    #[error("target {target} has no broker role {broker}; create it first (see docs/postgres.md)")]
-    NoBroker { target: TargetName, broker: String },
+    #[error("target {target} has no broker role {broker}; create it first (see docs/{engine}.md)")]
+    NoBroker {
+        target: TargetName,
+        engine: Engine,
+        broker: String,
+    },
     #[error("the plan names objects that do not exist: {}", .0.join(", "))]
     MissingObjects(Vec<String>),
 }
@@ -77,7 +94,33 @@ pub struct Step {
     pub sql: String,
 }
 
+/// Where roles are compared, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) database: &'a DatabaseName,
+    pub(super) broker: &'a str,
+}
+
+/// A privilege that a role has, or is to have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Granted {
+    /// With its kind, quoted as SQL needs it.
+    pub(super) object: String,
+    pub(super) privilege: String,
+}
+
 impl Plan {
+    pub(super) fn step(&mut self, database: &DatabaseName, sql: String) {
+        let step = Step {
+            database: database.clone(),
+            sql,
+        };
+        // Several roles of a database need some of them.
+        if !self.steps.contains(&step) {
+            self.steps.push(step);
+        }
+    }
+
     /// Is the database as declared?
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.missing_objects.is_empty()
@@ -121,27 +164,24 @@ pub async fn plan(access: &DeployAccess, declared: &[RoleDeclaration]) -> Result
             source,
         };
         let connection = access.access().connect(database).await.map_err(server)?;
-        if !exists(&connection, &access.broker).await.map_err(server)? {
-            return Err(RolesError::NoBroker {
-                target: access.target.clone(),
-                broker: access.broker.clone(),
-            });
-        }
-        let mut comparison = Comparison {
-            connection: &connection,
+        let place = Place {
             database,
             broker: &access.broker,
-            plan: &mut plan,
         };
-        if seen.insert(MINTED_GROUP.to_owned()) {
-            comparison.role(MINTED_GROUP).await.map_err(server)?;
-        }
-        for role in roles {
-            if seen.insert(role.name.as_str().to_owned()) {
-                comparison.role(role.name.as_str()).await.map_err(server)?;
+        let there = match &connection {
+            Connection::Postgres(connection) => {
+                postgres::roles::compare(connection, place, &roles, &mut seen, &mut plan).await
             }
-            comparison.connect(&role.name).await.map_err(server)?;
-            comparison.grants(role).await.map_err(server)?;
+            Connection::SqlServer(connection) => {
+                sqlserver::roles::compare(connection, place, &roles, &mut plan).await
+            }
+        };
+        if !there.map_err(server)? {
+            return Err(RolesError::NoBroker {
+                target: access.target.clone(),
+                engine: access.engine.engine(),
+                broker: access.broker.clone(),
+            });
         }
     }
     Ok(plan)
@@ -162,224 +202,15 @@ pub async fn apply(access: &DeployAccess, plan: &Plan) -> Result<(), RolesError>
             source,
         };
         let connection = access.access().connect(database).await.map_err(server)?;
-        // Several statements in one message are one transaction.
-        let sql = statements.join(";\n");
-        connection.run("applying the plan", &sql).await.map_err(server)?;
+        let applied = match &connection {
+            Connection::Postgres(connection) => {
+                // Several statements in one message are one transaction.
+                let sql = statements.join(";\n");
+                connection.run("applying the plan", &sql).await
+            }
+            Connection::SqlServer(connection) => sqlserver::roles::apply(connection, &statements).await,
+        };
+        applied.map_err(server)?;
     }
     Ok(())
-}
-
-struct Comparison<'a> {
-    connection: &'a Connection,
-    database: &'a DatabaseName,
-    broker: &'a str,
-    plan: &'a mut Plan,
-}
-
-impl Comparison<'_> {
-    /// The role itself, and that the broker can hand it out.
-    async fn role(&mut self, name: &str) -> Result<(), BrokerError> {
-        let quoted = quote_name(name);
-        let there = exists(self.connection, name).await?;
-        if !there {
-            self.step(format!("CREATE ROLE {quoted} NOLOGIN"));
-        }
-        let admin = there && self.broker_has_admin(name).await?;
-        if !admin && self.connection.version().await? >= ADMIN_PER_ROLE {
-            let broker = quote_name(self.broker);
-            // Neither inheriting nor SET: the broker gets what a role may do only through a login that
-            // it is about to drop.
-            self.step(format!(
-                "GRANT {quoted} TO {broker} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
-            ));
-        }
-        if there {
-            self.attributes(name).await?;
-        }
-        Ok(())
-    }
-
-    async fn broker_has_admin(&self, role: &str) -> Result<bool, BrokerError> {
-        let sql =
-            "SELECT pg_has_role($1::name, oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles WHERE rolname = $2";
-        let rows = self
-            .connection
-            .query("reading memberships", sql, &[&self.broker, &role])
-            .await?;
-        Ok(rows.first().is_some_and(|row| row.get(0)))
-    }
-
-    /// What a least-privilege role should not be.
-    async fn attributes(&mut self, name: &str) -> Result<(), BrokerError> {
-        let sql = "SELECT a.attribute FROM pg_roles AS r, LATERAL (VALUES ('SUPERUSER', rolsuper), ('LOGIN', rolcanlogin), \
-                   ('CREATEROLE', rolcreaterole), ('CREATEDB', rolcreatedb), ('REPLICATION', rolreplication), \
-                   ('BYPASSRLS', rolbypassrls)) AS a (attribute, there) WHERE r.rolname = $1 AND a.there \
-                   UNION ALL SELECT 'member of ' || quote_ident(g.rolname) FROM pg_auth_members AS m \
-                   JOIN pg_roles AS g ON g.oid = m.roleid JOIN pg_roles AS r ON r.oid = m.member WHERE r.rolname = $1 \
-                   ORDER BY 1";
-        let rows = self
-            .connection
-            .query("reading role attributes", sql, &[&name])
-            .await?;
-        for row in rows {
-            self.plan
-                .extras
-                .push(format!("role {name}: {}", row.get::<_, String>(0)));
-        }
-        Ok(())
-    }
-
-    /// `CONNECT` for the role and for the broker, wherever `PUBLIC` does not have it.
-    async fn connect(&mut self, role: &RoleName) -> Result<(), BrokerError> {
-        for name in [role.as_str(), self.broker] {
-            let sql = "SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') FROM pg_roles AS r \
-                       WHERE r.rolname = $1 \
-                       UNION ALL SELECT bool_or(a.grantee = 0) FROM pg_database AS d, \
-                       aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a \
-                       WHERE d.datname = current_database() AND a.privilege_type = 'CONNECT'";
-            let rows = self.connection.query("reading privileges", sql, &[&name]).await?;
-            let connects = rows
-                .iter()
-                .any(|row| row.get::<_, Option<bool>>(0).unwrap_or(false));
-            if !connects {
-                self.step(grant_connect(self.database, name));
-            }
-        }
-        Ok(())
-    }
-
-    async fn grants(&mut self, role: &RoleDeclaration) -> Result<(), BrokerError> {
-        let there = self.granted(&role.name).await?;
-        let mut declared = BTreeSet::new();
-        for grant in &role.grants {
-            for name in grant.objects.names() {
-                let Some(object) = self.find(&grant.objects, name).await? else {
-                    let kind = kind_of(&grant.objects).to_lowercase();
-                    let missing = format!("{kind} {name} in database {}", self.database);
-                    self.plan.missing_objects.push(missing);
-                    continue;
-                };
-                for privilege in &grant.privileges {
-                    let granted = Granted {
-                        object: object.clone(),
-                        privilege: privilege.label().to_uppercase(),
-                    };
-                    if !there.contains(&granted) && declared.insert(granted.clone()) {
-                        let role = quote_name(role.name.as_str());
-                        self.step(format!(
-                            "GRANT {} ON {} TO {role}",
-                            granted.privilege, granted.object
-                        ));
-                    }
-                    declared.insert(granted);
-                }
-            }
-        }
-        for extra in there.difference(&declared) {
-            self.plan.extras.push(format!(
-                "role {}: {} on {} in database {}",
-                role.name, extra.privilege, extra.object, self.database
-            ));
-        }
-        Ok(())
-    }
-
-    /// An object's kind and name as SQL writes them. The parts of the name are looked up as they stand
-    /// in the catalogue; only argument types are read by the server's own rules.
-    async fn find(&self, objects: &Objects, name: &str) -> Result<Option<String>, BrokerError> {
-        let kind = kind_of(objects);
-        let (schema, rest) = name.split_once('.').unwrap_or(("public", name));
-        let sql = match objects {
-            Objects::Tables(_) => {
-                "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n \
-                 ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
-            }
-            Objects::Sequences(_) => {
-                "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n \
-                 ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'S'"
-            }
-            Objects::Routines(_) => {
-                "SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE p.oid = to_regprocedure(format('%I.%I(%s)', \
-                 $1::text, split_part($2::text, '(', 1), rtrim(substr($2::text, strpos($2::text, '(') + 1), ')')))"
-            }
-            Objects::Schemas(_) => {
-                let sql = "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname = $1";
-                return self.named(kind, sql, &[&name]).await;
-            }
-        };
-        self.named(kind, sql, &[&schema, &rest]).await
-    }
-
-    async fn named(
-        &self,
-        kind: &str,
-        sql: &str,
-        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-    ) -> Result<Option<String>, BrokerError> {
-        let rows = self
-            .connection
-            .query("looking up an object", sql, parameters)
-            .await?;
-        Ok(rows
-            .first()
-            .map(|row| format!("{kind} {}", row.get::<_, String>(0))))
-    }
-
-    /// What was granted to the role itself in this database.
-    async fn granted(&self, role: &RoleName) -> Result<BTreeSet<Granted>, BrokerError> {
-        let sql = "WITH r AS (SELECT oid FROM pg_roles WHERE rolname = $1) \
-             SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || format('%I.%I', n.nspname, c.relname), \
-                    a.privilege_type \
-             FROM r, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace, aclexplode(c.relacl) AS a \
-             WHERE a.grantee = r.oid \
-             UNION ALL SELECT format('COLUMN %I.%I.%I', n.nspname, c.relname, t.attname), a.privilege_type \
-             FROM r, pg_attribute AS t JOIN pg_class AS c ON c.oid = t.attrelid \
-             JOIN pg_namespace AS n ON n.oid = c.relnamespace, aclexplode(t.attacl) AS a WHERE a.grantee = r.oid \
-             UNION ALL SELECT 'ROUTINE ' || p.oid::regprocedure, a.privilege_type \
-             FROM r, pg_proc AS p, aclexplode(p.proacl) AS a WHERE a.grantee = r.oid \
-             UNION ALL SELECT 'SCHEMA ' || quote_ident(n.nspname), a.privilege_type \
-             FROM r, pg_namespace AS n, aclexplode(n.nspacl) AS a WHERE a.grantee = r.oid";
-        let rows = self
-            .connection
-            .query("reading grants", sql, &[&role.as_str()])
-            .await?;
-        let granted = rows.iter().map(|row| Granted {
-            object: row.get(0),
-            privilege: row.get(1),
-        });
-        Ok(granted.collect())
-    }
-
-    fn step(&mut self, sql: String) {
-        let step = Step {
-            database: self.database.clone(),
-            sql,
-        };
-        // Several roles of a database need some of them.
-        if !self.plan.steps.contains(&step) {
-            self.plan.steps.push(step);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Granted {
-    /// With its kind, quoted as SQL needs it.
-    object: String,
-    privilege: String,
-}
-
-const fn kind_of(objects: &Objects) -> &'static str {
-    match objects {
-        Objects::Tables(_) => "TABLE",
-        Objects::Sequences(_) => "SEQUENCE",
-        Objects::Routines(_) => "ROUTINE",
-        Objects::Schemas(_) => "SCHEMA",
-    }
-}
-
-async fn exists(connection: &Connection, role: &str) -> Result<bool, BrokerError> {
-    let sql = "SELECT 1 FROM pg_roles WHERE rolname = $1";
-    let rows = connection.query("looking up a role", sql, &[&role]).await?;
-    Ok(!rows.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Ends the logins that dead replicas of this installation left behind.
 //!
-//! A replica that lives holds the advisory lock of its epoch. One that merely lost its connection
+//! A replica that lives holds the lock of its epoch. One that merely lost its connection
 //! takes it again within moments, so a sweep looks twice before it believes that an epoch is over,
 //! and holds the epoch's lock itself while it ends its logins.
 
@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Facts;
-use crate::credential::connection::Connection;
 use crate::credential::ending::{Ended, World, end};
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::naming::Epoch;
-use crate::credential::postgres::Found;
+use crate::credential::server::{Connection, Found};
 use crate::domain::ids::Installation;
-use crate::domain::target::Engine;
 
 /// Time for a live replica whose connection broke to come back: well above the first steps of its
 /// backoff.
@@ -34,13 +32,13 @@ pub(super) async fn sweep(world: World, installation: Installation, own: Epoch) 
 async fn attempt(world: &World, installation: &Installation, own: &Epoch) -> Result<usize, BrokerError> {
     let connection = world.access().connect(&world.home).await?;
     let found = connection.minted(installation).await?;
-    let mut others = found.iter().filter(|found| found.mark.epoch != *own).count();
+    let mut others = found.iter().filter(|found| found.epoch != *own).count();
     for epoch in abandoned(&connection, installation, &epochs(&found, own)).await? {
         if !connection.try_lock(installation, &epoch).await? {
             continue;
         }
         for orphan in connection.minted_in(installation, &epoch).await? {
-            tracing::info!(login = %orphan.login, replica = %orphan.mark.replica, "ending a login that was left behind");
+            tracing::info!(login = %orphan.login, replica = ?orphan.replica, "ending a login that was left behind");
             end(world.clone(), ended(world, orphan)).await;
             others = others.saturating_sub(1);
         }
@@ -69,21 +67,22 @@ pub(super) async fn abandoned(
 }
 
 fn epochs(found: &[Found], own: &Epoch) -> BTreeSet<Epoch> {
-    let all = found.iter().map(|found| found.mark.epoch.clone());
+    let all = found.iter().map(|found| found.epoch.clone());
     all.filter(|epoch| epoch != own).collect()
 }
 
 fn ended(world: &World, orphan: Found) -> Ended {
+    let access = world.access();
     let facts = Facts {
-        target: Some(world.access().target.clone()),
-        engine: Some(Engine::Postgres),
-        role: Some(orphan.mark.role.clone()),
+        target: Some(access.target().clone()),
+        engine: Some(access.engine()),
+        role: orphan.role.clone(),
         login: Some(orphan.login.shared()),
         ..Facts::default()
     };
     Ended {
         login: orphan.login,
-        role: orphan.mark.role,
+        role: orphan.role,
         facts: Arc::new(facts),
         why: "left behind by a replica that is gone",
     }

@@ -68,34 +68,51 @@ name!(
     ReplicaName
 );
 
-/// One client connection. Shown to the client as the reference under which the operator finds the
-/// rest; 80 random bits, so that it can be neither guessed nor repeated.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId([u8; 10]);
+/// 80 random bits, so that one can be neither guessed nor repeated; the macro makes one distinct type
+/// per kind of thing that records refer to.
+macro_rules! reference {
+    ($(#[$doc:meta])* $type:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type([u8; 10]);
 
-impl SessionId {
-    pub fn random(random: &dyn Random) -> Self {
-        let mut bytes = [0; 10];
-        random.fill(&mut bytes);
-        Self(bytes)
-    }
+        impl $type {
+            pub fn random(random: &dyn Random) -> Self {
+                let mut bytes = [0; 10];
+                random.fill(&mut bytes);
+                Self(bytes)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($prefix)?;
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
 }
 
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("s-")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for SessionId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+reference!(
+    /// One client connection. Shown to the client as the reference under which the operator finds the
+    /// rest.
+    SessionId,
+    "s-"
+);
+reference!(
+    /// One ticket, as records name it. It is not the ticket, and opens nothing.
+    TicketId,
+    "t-"
+);

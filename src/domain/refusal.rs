@@ -6,6 +6,14 @@ use std::time::Duration;
 
 use crate::domain::ids::{RoleName, SessionId};
 
+// What those can do whose driver has no room for a token; apart, so that the table below stays one.
+const NO_TOKEN_HINT: &str = "Send an OIDC access token in the password field. Drivers that drop long passwords (FreeTDS, \
+     pymssql) need a ticket: see \"gatepost ticket --help\".";
+const TOKEN_MALFORMED_HINT: &str = "Send an OIDC access token (a JWT) in the password field, whole and unquoted; where a driver \
+     cuts it, send a ticket: see \"gatepost ticket --help\".";
+const TICKET_UNKNOWN_HINT: &str = "Get a new ticket with \"gatepost ticket\", from the machine and for the database that it is \
+     used with, and connect before it expires.";
+
 /// The kinds of refusal; each front maps them to its protocol's codes by one total table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
@@ -84,6 +92,9 @@ pub enum Reason {
     /// An ID token, or a token of another kind than an access token.
     TokenNotAccess,
     TokenClaims,
+    /// A ticket that is none, or none any more, or not for this connection. One reason for all of it:
+    /// whoever found or guessed one does not learn what is wrong with it.
+    TicketUnknown,
     /// The provider's keys cannot be had, so nothing can be verified.
     ProviderUnavailable,
     /// A start-up parameter holds what looks like a token and would end in server logs.
@@ -241,6 +252,9 @@ impl fmt::Display for Reason {
             Self::TokenAudience => "token was issued for another audience",
             Self::TokenNotAccess => "token is not an access token",
             Self::TokenClaims => "token lacks a required claim or has one of the wrong type",
+            Self::TicketUnknown => {
+                "the ticket is unknown, expired or used up, or is for another address or database"
+            }
             Self::ProviderUnavailable => "the identity provider's keys are not available",
             Self::NoGrant { .. } => "no rule permits this identity, database and role",
             Self::SettingsRefused => "the database refuses the start-up settings",
@@ -280,12 +294,11 @@ impl Reason {
                 ));
             }
             Self::TokenInClear => "Connect with TLS (sslmode=verify-full, or at least sslmode=require).",
-            Self::NoToken => "Send an OIDC access token in the password field.",
+            Self::NoToken => NO_TOKEN_HINT,
+            Self::TokenMalformed => TOKEN_MALFORMED_HINT,
             Self::PasswordDropped => PASSWORD_DROPPED_HINT,
             Self::LoginWay { .. } => "Connect with an access token, or send it or a ticket as the password.",
-            Self::TokenMalformed => {
-                "Send an OIDC access token (a JWT) in the password field, whole and unquoted."
-            }
+            Self::TicketUnknown => TICKET_UNKNOWN_HINT,
             Self::TokenExpired { .. } => "Fetch a new access token and connect again.",
             Self::TokenNotYetValid => "Compare the clocks of this machine and of the identity provider.",
             Self::TokenSignature => "Fetch a new access token from the configured identity provider.",

@@ -11,6 +11,7 @@ mod jwk;
 mod keys;
 mod provider;
 mod seen;
+pub mod ticket;
 mod token;
 mod verifier;
 
@@ -23,6 +24,7 @@ pub use claims::ClaimsError;
 pub use error::{RefreshError, TokenError};
 pub use issuer::speaks_for_many;
 pub use provider::RefreshReport;
+pub use ticket::{IssueError, IssuedTicket, NewTicket, ShownFrom, TicketError, Tickets};
 pub use verifier::Verifier;
 
 use crate::domain::ProviderName;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::domain::ids::RoleName;
 use crate::domain::mistake::Place;
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleDeclaration {
@@ -98,8 +98,39 @@ impl Objects {
         }
     }
 
-    /// What PostgreSQL can grant on objects of this kind.
-    pub const fn privileges(&self) -> &'static [Privilege] {
+    /// What this engine can grant on objects of this kind.
+    pub const fn privileges(&self, engine: Engine) -> &'static [Privilege] {
+        match engine {
+            Engine::Postgres => self.of_postgres(),
+            Engine::SqlServer => self.of_sqlserver(),
+        }
+    }
+
+    /// On a schema what is granted counts for everything in it. A sequence is used by changing it.
+    const fn of_sqlserver(&self) -> &'static [Privilege] {
+        match self {
+            Self::Tables(_) => &[
+                Privilege::Select,
+                Privilege::Insert,
+                Privilege::Update,
+                Privilege::Delete,
+                Privilege::References,
+            ],
+            Self::Sequences(_) => &[Privilege::Usage, Privilege::Update],
+            Self::Routines(_) => &[Privilege::Execute],
+            Self::Schemas(_) => &[
+                Privilege::Select,
+                Privilege::Insert,
+                Privilege::Update,
+                Privilege::Delete,
+                Privilege::References,
+                Privilege::Usage,
+                Privilege::Execute,
+            ],
+        }
+    }
+
+    const fn of_postgres(&self) -> &'static [Privilege] {
         match self {
             Self::Tables(_) => &[
                 Privilege::Select,

@@ -199,28 +199,24 @@ fn role(
     notes: &mut Notes<'_>,
 ) -> RoleDeclaration {
     let facts = names.target(&body.target, notes);
-    if facts.is_some_and(|facts| facts.engine != Engine::Postgres) {
-        notes.add(
-            body.target.spot,
-            "roles of SQL Server targets arrive in a later version",
-        );
-    }
+    let engine = facts.map_or(Engine::Postgres, |facts| facts.engine);
     let grants = body.grants.value.0.iter();
     RoleDeclaration {
         name: RoleName::new(&name.value),
         target: TargetName::new(&body.target.value.0),
         database: database(facts, &body.database, notes),
         grants: grants
-            .filter_map(|grant| grant_declaration(&grant.value, notes))
+            .filter_map(|grant| grant_declaration(&grant.value, engine, notes))
             .collect(),
         break_glass: body.break_glass.as_ref().is_some_and(|flag| flag.value.0),
         place: notes.page.place(name.spot),
     }
 }
 
-fn grant_declaration(grant: &GrantText, notes: &mut Notes<'_>) -> Option<GrantDeclaration> {
+fn grant_declaration(grant: &GrantText, engine: Engine, notes: &mut Notes<'_>) -> Option<GrantDeclaration> {
     let objects = objects(&grant.on.value)?;
-    let allowed = objects.privileges();
+    overloads(&grant.on.value, engine, notes);
+    let allowed = objects.privileges(engine);
     for privilege in &grant.privileges.value.0 {
         if !allowed.contains(&privilege.value) {
             let allowed: Vec<_> = allowed.iter().map(|privilege| privilege.label()).collect();
@@ -236,6 +232,18 @@ fn grant_declaration(grant: &GrantText, notes: &mut Notes<'_>) -> Option<GrantDe
         privileges: grant.privileges.value.0.iter().map(|it| it.value).collect(),
         objects,
     })
+}
+
+/// PostgreSQL has several routines of one name, told apart by the types of their arguments.
+fn overloads(on: &On, engine: Engine, notes: &mut Notes<'_>) {
+    let routines = on.routines.iter().flat_map(|routines| &routines.value.0);
+    for routine in routines.filter(|it| engine == Engine::Postgres && !it.value.0.ends_with(')')) {
+        let text = &routine.value.0;
+        let message = format!(
+            "`{text}` is not of the form schema.name(argument types), such as public.apply_order(jsonb)"
+        );
+        notes.add(routine.spot, message);
+    }
 }
 
 fn objects(on: &On) -> Option<Objects> {

@@ -303,7 +303,7 @@ impl JsonSchema for AdminWord {
 #[derive(Clone, Debug)]
 pub(super) struct ObjectText(pub(super) String);
 
-/// A routine: `schema.name(argument types)`.
+/// A routine: `schema.name(argument types)`, or `schema.name` where a name means one routine.
 #[derive(Clone, Debug)]
 pub(super) struct RoutineText(pub(super) String);
 
@@ -312,7 +312,7 @@ pub(super) struct RoutineText(pub(super) String);
 pub(super) struct SchemaText(pub(super) String);
 
 inline_schema!(ObjectText, {"type": "string", "maxLength": 127, "pattern": r#"^[^.*"'`();,\\\s]+\.[^.*"'`();,\\\s]+$"#});
-inline_schema!(RoutineText, {"type": "string", "maxLength": 512, "pattern": r#"^[^.*"'`();,\\\s]+\.[^.*"'`();,\\\s]+\([A-Za-z0-9_ ,.\[\]]*\)$"#});
+inline_schema!(RoutineText, {"type": "string", "maxLength": 512, "pattern": r#"^[^.*"'`();,\\\s]+\.[^.*"'`();,\\\s]+(\([A-Za-z0-9_ ,.\[\]]*\))?$"#});
 inline_schema!(SchemaText, {"type": "string", "maxLength": 63, "pattern": r#"^[^.*"'`();,\\\s]+$"#});
 
 fn is_identifier(part: &str) -> bool {
@@ -352,7 +352,7 @@ impl Read for RoutineText {
                         .chars()
                         .all(|c| c.is_ascii_alphanumeric() || "_ ,.[]".contains(c))
             });
-        if parts.is_some() && text.chars().count() <= TEXT_CHARS_MAX {
+        if (parts.is_some() || is_qualified(text)) && text.chars().count() <= TEXT_CHARS_MAX {
             return Some(Self(text.to_owned()));
         }
         let message = format!(

@@ -37,6 +37,20 @@ impl Directory {
     pub fn find(&self, engine: Engine, name: &str) -> Option<&Destination> {
         self.by_name.get(&engine)?.get(name)
     }
+
+    /// The same whatever the listener; `None` also where the name means something at several.
+    pub fn find_at_any(&self, name: &str) -> Option<&Destination> {
+        let mut found = self.by_name.values().filter_map(|names| names.get(name));
+        found.next().filter(|_| found.next().is_none())
+    }
+
+    /// Everything that is offered of a target; a database is there under each of its names.
+    pub fn of_target(&self, target: &str) -> impl Iterator<Item = &Destination> {
+        self.by_name
+            .values()
+            .flat_map(HashMap::values)
+            .filter(move |it| it.target.as_str() == target)
+    }
 }
 
 #[cfg(test)]
@@ -84,5 +98,9 @@ mod tests {
         // The other protocol's listener has names of its own.
         assert!(directory.find(Engine::SqlServer, "orders").is_none());
         assert!(directory.offer(Engine::SqlServer, destination("c", "orders"), None));
+        assert!(directory.of_target("b").all(|it| it.target.as_str() == "b"));
+        assert!(
+            directory.of_target("b").next().is_some() && directory.of_target("orders-eu").next().is_none()
+        );
     }
 }

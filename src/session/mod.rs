@@ -20,6 +20,7 @@ mod notices;
 mod postgres;
 mod prelude;
 mod presented;
+mod proof;
 pub mod registry;
 mod relay;
 pub mod roster;
@@ -44,6 +45,7 @@ use crate::domain::identity::Identity;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::TargetName;
+use crate::identity::Tickets;
 use crate::policy::{Decision, Grant, Policy};
 use crate::upstream::DialError;
 use crate::upstream::checkout::Checkout;
@@ -66,6 +68,7 @@ use snapshot::{Notice, Snapshots, Standing, Terms};
 pub struct Shared {
     pub snapshots: Snapshots,
     pub directory: Arc<Directory>,
+    pub tickets: Arc<Tickets>,
     pub brokers: HashMap<TargetName, Broker>,
     pub journal: Journal,
     pub registry: Registry,
@@ -188,19 +191,21 @@ impl Gate {
         let mut snapshots = shared.snapshots.clone();
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
 
-        let verified = snapshot.verifier.verify(&presented.token, now).await;
-        let identity = verified.map_err(|error| caused(&facts, &error))?;
-        facts.identity = Some(identity.as_ref().into());
+        let shown = &presented.token;
+        let proof = proof::verify(shared, &snapshot, shown, peer.ip(), &mut facts, now).await;
+        let proof = proof.map_err(|error| caused(&facts, &error))?;
         let place = shared.registry.enter(session, Arc::new(facts.clone()), now);
         if snapshot
             .revocations
-            .strike(&identity, Some(session), now)
+            .strike(proof.claimed(), Some(session), now)
             .is_some()
         {
             return Err(refused(&facts, (RefusalCode::NotPermitted, Reason::Revoked)));
         }
 
         let destination = shared.directory.find(F::ENGINE, &presented.database);
+        let redeemed = proof.redeem(shared, destination);
+        let identity = redeemed.map_err(|error| caused(&facts, &error))?;
         let Destination { target, database } = destination.ok_or_else(|| unknown(&facts))?.clone();
         facts.target = Some(target);
         facts.database = Some(database);

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use crate::postgres::{Options, Server};
 use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
 use gatepost::credential::roles::{self, DeployAccess};
-use gatepost::credential::{Broker, BrokerSettings, LeaseError, LeaseHold, LoginName, Mark, Retire};
+use gatepost::credential::{
+    Broker, BrokerSettings, EngineSettings, LeaseError, LeaseHold, LoginName, Mark, Retire,
+};
 use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Place, Random, Secret};
 use gatepost::policy::{
     Decision, Grant, GrantDeclaration, Objects, Privilege, RoleDeclaration, SourceText, Surroundings,
@@ -127,6 +129,7 @@ impl Bench {
 
     pub(crate) fn deploy(&self) -> DeployAccess {
         DeployAccess {
+            engine: EngineSettings::Postgres,
             target: "orders".into(),
             address: ("127.0.0.1".to_owned(), self.server.port),
             user: "postgres".to_owned(),
@@ -144,6 +147,7 @@ impl Bench {
 
     pub(crate) fn settings(&self, replica: &str) -> BrokerSettings {
         BrokerSettings {
+            engine: EngineSettings::Postgres,
             target: "orders".into(),
             address: ("127.0.0.1".to_owned(), self.server.port),
             databases: vec!["orders".into()],

@@ -37,4 +37,5 @@ mod race;
 mod reload;
 mod rotation;
 mod secrets;
+mod tickets;
 mod timers;

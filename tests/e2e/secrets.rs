@@ -188,10 +188,13 @@ fn after_libpq(line: &str) -> &str {
     line.split_once("FATAL:").map_or(line, |(_, rest)| rest)
 }
 
-fn secrets_of(world: &World, tokens: &[(&'static str, String)]) -> Vec<Secret> {
+fn secrets_of(world: &World, shown: &[(&'static str, String)]) -> Vec<Secret> {
     let mut secrets = vec![Secret::new("the broker's password", "broker secret")];
-    for (what, token) in tokens {
-        secrets.extend(of_token(what, token));
+    for (what, shown) in shown {
+        match shown.strip_prefix("gpt_") {
+            Some(ticket) => secrets.push(Secret::new(what, ticket)),
+            None => secrets.extend(of_token(what, shown)),
+        }
     }
     for (what, file) in [
         ("the server's TLS key", "certs/server.key"),
@@ -259,7 +262,7 @@ fn nothing_is_told(format: &'static str) {
     world.config.format = format;
     world.serve();
     let token = |shape, client| world.provider.token(shape, client);
-    let tokens = [
+    let mut shown = vec![
         ("a good token", token(Shape::Entra, "order-consumer")),
         (
             "a good token of another provider",
@@ -274,7 +277,11 @@ fn nothing_is_told(format: &'static str) {
             world.provider.id_token(Shape::Entra, "order-consumer"),
         ),
     ];
-    let mut outputs = everything(&world, &tokens);
+    let wish = ["--target", "orders", "--lifetime", "15m"];
+    let ticket = world.ticket(&shown[0].1, &wish).well();
+    assert!(ticket.starts_with("gpt_"), "{ticket}");
+    shown.push(("a good ticket", ticket));
+    let mut outputs = everything(&world, &shown);
     assert!(
         outputs
             .iter()
@@ -286,7 +293,7 @@ fn nothing_is_told(format: &'static str) {
     world.settled();
     world.stop_proxy();
     outputs.extend(files(&world));
-    let secrets = secrets_of(&world, &tokens);
+    let secrets = secrets_of(&world, &shown);
     assert_silent(&secrets, &outputs);
     // The search finds what is there: the database was told the verifiers, and the policy is no secret.
     let all: Vec<u8> = outputs.iter().flat_map(|(_, text)| text.clone()).collect();

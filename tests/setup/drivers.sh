@@ -4,6 +4,10 @@ set -euo pipefail
 . "$(dirname "$0")/places.sh"
 
 wanted="psycopg[binary]==3.3.* psycopg2-binary==2.9.* asyncpg==0.31.*"
+# For SQL Server. python-tds does TLS by pyOpenSSL, and reads certificates in a way that 26 no longer has. mssql-python
+# brings Microsoft's ODBC Driver 18, which takes three libraries from the system.
+wanted+=" python-tds==1.17.1 pyOpenSSL==25.3.0 pymssql==2.4.6 mssql-python==1.16.0"
+libraries="libltdl7 libkrb5-3 libgssapi-krb5-2"
 place=$tools/python
 if [ "$(cat "$place/ready" 2>/dev/null)" != "$wanted" ]; then
     command -v python3 >/dev/null || debian_install python3 python3-venv
@@ -17,5 +21,8 @@ if [ "$(cat "$place/ready" 2>/dev/null)" != "$wanted" ]; then
         fail "pip could not install the drivers: is the package index reachable?"
     echo "$wanted" >"$place/ready"
 fi
-say "python drivers: $("$place/bin/python" -c 'import psycopg, psycopg2, asyncpg
-print("psycopg", psycopg.__version__, "· psycopg2", psycopg2.__version__.split()[0], "· asyncpg", asyncpg.__version__)')"
+# shellcheck disable=SC2086  # one word a package
+"$place/bin/python" -c 'import mssql_python' 2>/dev/null || debian_install $libraries
+say "python drivers: $("$place/bin/python" -c 'from importlib.metadata import version
+print(" · ".join(f"{name} {version(name)}" for name in (
+    "psycopg", "psycopg2-binary", "asyncpg", "python-tds", "pymssql", "mssql-python")))')"

@@ -6,7 +6,9 @@
 #   postgres-18, postgres-17                     server binaries from npm (bin/, lib/, share/)
 #   python/bin/python                            a venv with the drivers
 #   node-pg/node_modules/pg                      node-postgres and its companions
-#   jdbc/java, jdbc/postgresql.jar               a JDK's java, and pgjdbc
+#   tedious/node_modules/tedious                 SQL Server's driver for node
+#   jdbc/java, jdbc/postgresql.jar, jtds.jar     a JDK's java, and pgjdbc and jTDS
+#   freetds/tsql, freetds/freebcp                FreeTDS's programs
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$repository/target}

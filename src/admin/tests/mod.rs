@@ -2,6 +2,7 @@
 
 mod calls;
 mod routes;
+mod tickets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,12 +18,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::admin::client::{ApiAddress, Reach};
+use crate::admin::ticket::{NoTicket, TicketRefused, TicketView, TicketWish, Wishing};
 use crate::admin::view::{LoginsView, NewRevocation, PolicyView, PoolView, Reloaded, RevocationView};
 use crate::admin::{ApiDoor, Proxy, SocketDoor, Trouble, Waiting};
 use crate::audit::{AdminCall, AdminResult, Facts, JournalError};
 use crate::credential::Rotated;
-use crate::domain::{Claimed, Identity, Mistake, ProviderName, Secret, TargetName};
-use crate::identity::TokenError;
+use crate::domain::{Claimed, Identity, Mistake, Network, ProviderName, Secret, TargetName, TicketId};
+use crate::identity::{IssueError, ShownFrom, TokenError};
 use crate::policy::{self, AdminPermit, AdminRights, Policy, SourceText, Surroundings};
 use crate::session::roster::SessionView;
 use crate::tls::{self, ServerSettings, ServerTls};
@@ -35,6 +37,8 @@ pub(super) struct Fake {
     tls: Mutex<Option<Arc<ServerTls>>>,
     pub(super) seen: Mutex<Vec<String>>,
     pub(super) journal_fails: AtomicBool,
+    /// So many tickets were asked for from everywhere.
+    pub(super) addresses_wait: AtomicBool,
 }
 
 impl Fake {
@@ -61,6 +65,7 @@ impl Fake {
             tls: Mutex::default(),
             seen: Mutex::default(),
             journal_fails: AtomicBool::new(false),
+            addresses_wait: AtomicBool::new(false),
         })
     }
 
@@ -116,11 +121,11 @@ impl Proxy for Fake {
         self.tls.lock().unwrap().clone()
     }
 
-    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Identity, TokenError>> {
+    fn verify<'a>(&'a self, token: &'a Secret<Vec<u8>>) -> Waiting<'a, Result<Arc<Identity>, TokenError>> {
         let text = String::from_utf8(token.expose().clone()).unwrap();
         Box::pin(async move {
             match text.strip_prefix("good.") {
-                Some(subject) => Ok(identity(subject)),
+                Some(subject) => Ok(Arc::new(identity(subject))),
                 None if text.starts_with("down.") => Err(TokenError::Unavailable {
                     provider: "dev".into(),
                 }),
@@ -129,6 +134,54 @@ impl Proxy for Fake {
                 }),
             }
         })
+    }
+
+    fn admit_wish(&self, who: Wishing<'_>) -> Result<(), Duration> {
+        match who {
+            Wishing::Address(_) if self.addresses_wait.load(Ordering::SeqCst) => Err(Duration::from_secs(60)),
+            Wishing::Identity(key) if key.subject == "greedy" => Err(Duration::from_millis(29_001)),
+            Wishing::Address(_) | Wishing::Identity(_) => Ok(()),
+        }
+    }
+
+    /// Only `client` is granted anything, and only at `orders`; other names stand for other troubles.
+    fn issue_ticket(&self, wish: TicketWish) -> Waiting<'_, Result<TicketView, TicketRefused>> {
+        let (who, target) = (wish.identity.subject.clone(), wish.target.clone());
+        let why = match target.as_str() {
+            _ if who != "client" => Some(NoTicket::NoGrant),
+            "orders" => None,
+            "revoked" => Some(NoTicket::Revoked),
+            "elsewhere" => Some(NoTicket::AddressNotOffered),
+            "full" => Some(NoTicket::Issue(IssueError::TooMany)),
+            "late" => Some(NoTicket::Issue(IssueError::TokenExpired {
+                ago: Duration::from_secs(7),
+            })),
+            "unrecorded" => Some(NoTicket::Unrecorded),
+            _ => Some(NoTicket::NoGrant),
+        };
+        if let Some(why) = why {
+            let facts = Box::new(wish.facts);
+            return Box::pin(async { Err(TicketRefused { facts, why }) });
+        }
+        let from = wish.from.map_or("own".to_owned(), |from| from.to_string());
+        let lifetime = wish.lifetime.as_secs();
+        let times = if wish.single_use { "once" } else { "often" };
+        self.see(format!("act ticket {who} {target} {from} {lifetime} {times}"));
+        let made = TicketView {
+            ticket: Secret::new("gpt_0a".to_owned()),
+            id: TicketId::random(&crate::tls::SystemRandom),
+            expires_at: SystemTime::UNIX_EPOCH + wish.lifetime,
+            target: "orders/orders".to_owned(),
+            bound_to: ShownFrom::Network(Network::of(wish.peer.ip())),
+            single_use: wish.single_use,
+        };
+        Box::pin(async { Ok(made) })
+    }
+
+    fn note_no_ticket(&self, facts: Facts, code: &'static str, reason: String) {
+        let who = facts.identity.map_or("stranger".to_owned(), |it| it.subject);
+        assert!(facts.client.is_some() && !reason.is_empty());
+        self.see(format!("note {who} ticket {code}"));
     }
 
     fn rights(&self, identity: &Identity) -> AdminRights {

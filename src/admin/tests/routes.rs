@@ -1,16 +1,16 @@
 //! Every route of the table against everybody who may not use it.
 
 use super::*;
-use crate::admin::routes::ROUTES;
+use crate::admin::routes::{Purpose, ROUTES, Route};
 use crate::domain::AdminAction;
 
 /// A request as it would be sent by somebody who may, with these credentials.
-fn request(method: &str, pattern: &str, action: AdminAction, headers: &str) -> String {
-    let path = pattern.replace(['{', '}'], "");
-    let body = if action == AdminAction::Revoke {
-        r#"{"subject": "x"}"#
-    } else {
-        ""
+fn request(route: &Route, headers: &str) -> String {
+    let (method, path) = (&route.method, route.path.replace(['{', '}'], ""));
+    let body = match route.purpose {
+        Purpose::Act(AdminAction::Revoke) => r#"{"subject": "x"}"#,
+        Purpose::Act(_) => "",
+        Purpose::Ticket => r#"{"target": "orders"}"#,
     };
     let kind = if body.is_empty() {
         ""
@@ -25,34 +25,50 @@ fn request(method: &str, pattern: &str, action: AdminAction, headers: &str) -> S
 async fn every_route_is_refused_without_the_right() {
     let house = House::open().await;
     for route in &ROUTES {
-        let ask = |headers: &str| request(route.method.as_str(), route.path, route.action, headers);
+        let ask = |headers: &str| request(route, headers);
+        // Somebody with another right, which must not help.
         let other = AdminAction::ALL
             .into_iter()
-            .find(|action| *action != route.action)
+            .find(|action| Purpose::Act(*action) != route.purpose)
             .unwrap();
         let other = format!("authorization: Bearer good.{other}\r\n");
+        let boss = "authorization: Bearer good.boss\r\n";
+        // What is asked for in the records, and who may.
+        let (asked, may) = match route.purpose {
+            Purpose::Act(action) => (action.to_string(), action.to_string()),
+            Purpose::Ticket => ("ticket".to_owned(), "client".to_owned()),
+        };
         let rows = [
             ("", 401, "stranger"),
             ("authorization: Basic dTpw\r\n", 401, "stranger"),
             ("authorization: Bearer broken.token\r\n", 401, "stranger"),
             ("authorization: Bearer good.nobody\r\n", 403, "nobody"),
             (&other, 403, other.trim().rsplit("good.").next().unwrap()),
+            (boss, 403, "boss"),
         ];
+        let boss_may = matches!(route.purpose, Purpose::Act(_));
         for (headers, expected, who) in rows {
+            if boss_may && who == "boss" {
+                continue;
+            }
             let reply = house.api(&ask(headers)).await;
             assert_eq!(reply.status, expected, "{} {headers}\n{reply:?}", route.path);
             assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-            let record = format!("note {who} {} refused", route.action);
+            let record = match (route.purpose, expected) {
+                (Purpose::Act(_), _) => format!("note {who} {asked} refused"),
+                (Purpose::Ticket, 401) => format!("note {who} ticket token_rejected"),
+                (Purpose::Ticket, _) => format!("note {who} ticket not_permitted"),
+            };
             assert_eq!(house.fake.take(), [record], "{} {headers}", route.path);
         }
         // The same request goes through with the right, and reaches this one handler.
-        let right = format!("authorization: Bearer good.{}\r\n", route.action);
+        let right = format!("authorization: Bearer good.{may}\r\n");
         let reply = house.api(&ask(&right)).await;
         assert!(![401, 403, 405].contains(&reply.status), "{reply:?}");
         let seen = house.fake.take();
         let acts: Vec<_> = seen.iter().filter(|it| it.starts_with("act ")).collect();
         assert_eq!(acts.len(), 1, "{seen:?}");
-        assert!(acts[0].starts_with(&format!("act {}", route.action)), "{acts:?}");
+        assert!(acts[0].starts_with(&format!("act {asked}")), "{acts:?}");
     }
 }
 
@@ -97,7 +113,7 @@ async fn nothing_exists_outside_of_the_table() {
         "/metrics",
         "/healthz",
         "/v1/sessions/..%2fpools",
-        "/v1/ticket",
+        "/v1/tickets",
         "*",
     ] {
         let reply = house

@@ -27,6 +27,10 @@ impl Resolver<'_, '_, '_> {
                     let message = "wal_marker is PostgreSQL's; remove it";
                     self.reader.mistake(marker.at, message);
                 }
+                if let Some(mode) = mode.filter(|mode| mode.value == TlsMode::VerifyCa) {
+                    let message = "mode: verify-ca is not possible with SQL Server; use verify-full";
+                    self.reader.mistake(mode.at, message);
+                }
                 if let Some(certificate) = tls.and_then(|tls| tls.client_certificate.as_ref()) {
                     let message = "SQL Server does not ask for a client certificate; remove it";
                     self.reader.mistake(certificate.at, message);
@@ -40,6 +44,30 @@ impl Resolver<'_, '_, '_> {
         let (Some(listen), Some(targets)) = (written.listen.get(), written.targets.get()) else {
             return;
         };
+        let leads = |engine| {
+            let mut engines = targets
+                .value
+                .0
+                .iter()
+                .filter_map(|(_, target)| target.engine.get());
+            engines.any(|it| it.value == engine)
+        };
+        let postgres = listen
+            .postgres
+            .as_ref()
+            .and_then(|door| door.get()?.address.get());
+        let sqlserver = listen
+            .sqlserver
+            .as_ref()
+            .and_then(|door| door.get()?.address.get());
+        let doors = [(Engine::Postgres, postgres), (Engine::SqlServer, sqlserver)];
+        let both = postgres.is_some() && sqlserver.is_some();
+        for (_, address) in doors.into_iter().filter(|(engine, _)| both && !leads(*engine)) {
+            if let Some(address) = address {
+                let message = "this listener leads nowhere: there is no target of this engine";
+                self.reader.mistake(address.at, message);
+            }
+        }
         for (_, target) in &targets.value.0 {
             let Some(engine) = target.engine.get() else {
                 continue;

@@ -71,6 +71,8 @@ section! {
         /// What the process writes to standard error.
         log: Option<Log>,
         session: Option<Session>,
+        /// Tickets in the place of tokens, which the API gives to clients.
+        tickets: Option<Written<Tickets>>,
     } later [("guardrails", NOT_ENFORCED)]
 }
 
@@ -297,6 +299,17 @@ section! {
     Session {
         /// How long a transaction that is open when its token or session ends may still commit. Default: 30s.
         expiry_grace: Option<Written<String>>,
+    } later []
+}
+
+section! {
+    /// Short secrets for drivers whose password field is too short for a token. They are bound to the
+    /// address that asks for them.
+    Tickets {
+        /// Addresses, and networks like 10.0.0.0/8, that a caller may have a ticket bound to instead.
+        networks: Option<Written<Vec<Written<String>>>>,
+        /// Whether a caller may have one that is bound to no address. Default: false.
+        any_address: Option<Written<bool>>,
     } later []
 }
 

@@ -9,6 +9,7 @@ mod engine;
 mod providers;
 mod read;
 mod resolve;
+mod tickets;
 mod yaml;
 
 #[cfg(test)]

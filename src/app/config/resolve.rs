@@ -58,6 +58,7 @@ pub(super) fn settings(
         .as_ref()
         .and_then(|session| session.expiry_grace.as_ref());
     let expiry_grace = resolver.duration(grace, EXPIRY_GRACE_DEFAULT);
+    let tickets = resolver.tickets(written);
     Some(Settings {
         installation: Installation::new(installation?),
         replica: ReplicaName::new(replica?),
@@ -73,6 +74,7 @@ pub(super) fn settings(
         audit: audit?,
         threads: threads?,
         expiry_grace: expiry_grace?,
+        tickets: tickets?,
         files: Vec::new(),
         log: log(written.log.as_ref()),
     })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::app::config::read::Reader;
 use crate::app::config::{file, resolve};
 use crate::domain::{
-    DatabaseName, Engine, Installation, Mistake, ProviderName, ReplicaName, Secret, TargetName,
+    DatabaseName, Engine, Installation, Mistake, Network, ProviderName, ReplicaName, Secret, TargetName,
 };
 
 pub use crate::app::config::file::{Durability, LogFormat, LogLevel, ProviderKind, TlsMode};
@@ -33,6 +33,7 @@ pub struct Settings {
     pub threads: usize,
     /// How long a transaction that is open when its session ends may still commit.
     pub expiry_grace: Duration,
+    pub tickets: Tickets,
     pub log: Log,
     /// The configuration file and the files of its secrets: what was read to make this.
     pub files: Vec<PathBuf>,
@@ -112,6 +113,13 @@ pub struct Audit {
     pub directory: PathBuf,
     pub durability: Durability,
     pub signing_key: Secret<Vec<u8>>,
+}
+
+/// Where tickets may be bound to besides the address of whoever asks for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tickets {
+    pub networks: Vec<Network>,
+    pub any_address: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

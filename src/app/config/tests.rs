@@ -128,7 +128,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "engine: postgres",
         "engine: sqlserver",
-        "10:13: \"sqlserver\" is refused: this version",
+        "no listener leads to this target: add \"listen.sqlserver\"",
     ),
     (
         "engine: postgres",
@@ -138,7 +138,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "engine: postgres",
         "engine: postgres\n    contained: true",
-        "11:5: \"contained\" is refused",
+        "11:16: contained users are SQL Server's",
     ),
     (
         "engine: postgres",
@@ -190,11 +190,7 @@ const TABLE: &[(&str, &str, &str)] = &[
         "{managed_identity: x}",
         "\"managed_identity\" is refused",
     ),
-    (
-        "metrics:",
-        "sqlserver:",
-        "4:3: \"sqlserver\" is refused: this version",
-    ),
+    ("metrics:", "sqlserver:", "no target of this engine"),
     (
         "metrics:",
         "postgres_oauth:",
@@ -246,6 +242,11 @@ const TABLE: &[(&str, &str, &str)] = &[
         "databases: [orders]",
         "databases: [orders, orders]",
         "12:25: \"orders\" already names a database of target",
+    ),
+    (
+        "address: db.internal:5432",
+        "address: db.internal:5432\n    tls: {mode: strict}",
+        "mode: strict is SQL Server's TDS 8.0",
     ),
     ("databases: [orders]", "databases: []", "at least one database"),
     (
@@ -423,4 +424,38 @@ fn whole_files_of_the_wrong_shape_are_told() {
     ] {
         assert!(!printed(text).is_empty(), "{text}");
     }
+}
+
+#[test]
+fn tickets_belong_to_the_api_and_are_offered_to_networks_that_are_ones() {
+    let with_tickets = |api: &str, tickets: &str| {
+        let door = format!("metrics: {{address: 127.0.0.1:9090}}\n{api}");
+        with("metrics: {address: 127.0.0.1:9090}\n", &door) + tickets
+    };
+    let api = "  api: {address: 127.0.0.1:8443}\n";
+    let nothing = parse(&with_tickets(api, "")).unwrap().tickets;
+    assert!(nothing.networks.is_empty() && !nothing.any_address);
+    let text = "tickets: {networks: [10.0.0.0/8, \"::1\"], any_address: true}\n";
+    let some = parse(&with_tickets(api, text)).unwrap().tickets;
+    let shown: Vec<_> = some.networks.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (shown, some.any_address),
+        (vec!["10.0.0.0/8".to_owned(), "::1".to_owned()], true)
+    );
+
+    let told = printed(&with_tickets("", "tickets: {}\n"));
+    assert!(told.contains("tickets are given by the API"), "{told}");
+    for (network, message) in [
+        ("10.0.0.1/8", "\"10.0.0.1/8\" is not an IP address or a network"),
+        ("any", "\"any\" is not an IP address"),
+    ] {
+        let told = printed(&with_tickets(
+            api,
+            &format!("tickets: {{networks: [{network}]}}\n"),
+        ));
+        assert!(told.contains(message), "{told}");
+    }
+    let many = vec!["10.0.0.0/8"; 65].join(", ");
+    let told = printed(&with_tickets(api, &format!("tickets: {{networks: [{many}]}}\n")));
+    assert!(told.contains("at most 64 networks"), "{told}");
 }

@@ -7,12 +7,11 @@ use tokio::time::Instant;
 
 use crate::audit::{Event, Facts};
 use crate::credential::actor::Actor;
-use crate::credential::connection::{Access, Connection};
 use crate::credential::ending::Backoff;
 use crate::credential::error::{BrokerError, LeaseError, chain};
-use crate::credential::live::{self, FindingKind};
+use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
-use crate::domain::target::Engine;
+use crate::credential::server::{Access, Connection};
 
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 /// A little above the time that connecting is given.
@@ -53,7 +52,7 @@ impl Actor {
         let access = Arc::new(
             self.updates
                 .borrow_and_update()
-                .access(&self.world.access().control),
+                .access(self.world.access().control()),
         );
         self.state.set_pending(None);
         if access.same_as(&self.world.access()) {
@@ -141,7 +140,7 @@ impl Actor {
         if !access.same_login_as(&old) {
             let facts = Facts {
                 target: Some(self.settings.target.clone()),
-                engine: Some(Engine::Postgres),
+                engine: Some(access.engine()),
                 ..Facts::default()
             };
             let rotated = Event::SecretRotated {
@@ -194,7 +193,7 @@ impl Actor {
     /// When old and new credential are both refused, the new one is what an operator asks about.
     fn better_told(&self, error: BrokerError) -> BrokerError {
         match (self.state.pending(), error) {
-            (Some(why), BrokerError::WrongPassword { target }) => BrokerError::Unreachable {
+            (Some(why), BrokerError::WrongPassword { target, .. }) => BrokerError::Unreachable {
                 target,
                 why: format!("neither the old credential works nor the new one: {why}"),
             },
@@ -244,10 +243,9 @@ impl Actor {
         let Ok(connection) = self.connection() else {
             return;
         };
-        let state = match live::missing(connection, &[]).await {
+        let state = match connection.missing(&[]).await {
             Ok(findings) => {
-                let lacks = |kind| matches!(kind, FindingKind::MissingRole | FindingKind::MissingPrivilege);
-                let lacking = findings.into_iter().find(|finding| lacks(finding.kind));
+                let lacking = findings.into_iter().find(Finding::is_lacking);
                 lacking.map_or(Ok(()), |finding| {
                     Err(format!(
                         "the broker lacks {}; run: {}",
@@ -279,10 +277,7 @@ impl Actor {
             Ok(minted) => minted,
             Err(error) => return self.failed(&error),
         };
-        self.others = minted
-            .iter()
-            .filter(|found| found.mark.epoch != self.epoch)
-            .count();
+        self.others = minted.iter().filter(|found| found.epoch != self.epoch).count();
         let there = |login: &LoginName| minted.iter().any(|found| found.login == *login);
         let missing = self.books.all().filter(|(_, entry)| !there(entry.lease.login()));
         let missing: Vec<_> = missing.map(|(id, _)| id).collect();

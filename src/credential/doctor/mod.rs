@@ -20,10 +20,46 @@ use crate::domain::target::{DatabaseName, TargetName};
 
 mod look;
 
+/// Enough to see what kind of thing it is; the server lists the rest.
+pub(super) const OBJECTS_MAX: i64 = 1_000;
+
 /// The epochs of this installation that somebody answers for.
 type Locked = BTreeSet<Epoch>;
 /// By the name of the login.
-type Objects = BTreeMap<String, Vec<Object>>;
+pub(super) type Objects = BTreeMap<String, Vec<Object>>;
+
+/// A login as the catalogue has it.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub(super) name: String,
+    pub(super) marking: Marking,
+    /// Who inherits what it owns, if that can be told.
+    pub(super) role: Option<RoleName>,
+    /// In the server's words; `None`: the server knows of no end.
+    pub(super) until: Option<String>,
+    pub(super) expired: bool,
+    pub(super) disabled: bool,
+    pub(super) sessions: i64,
+    /// What gives it more than it was minted with, to be read after its name.
+    pub(super) liberties: Vec<String>,
+    /// It was minted by our broker beyond doubt, whatever its mark says or lacks.
+    pub(super) certain: bool,
+}
+
+/// What a login's mark says.
+#[derive(Clone, Debug)]
+pub(super) enum Marking {
+    None,
+    Unreadable,
+    Read {
+        ours: bool,
+        /// `None`: not kept in words.
+        installation: Option<String>,
+        replica: Option<String>,
+        epoch: Epoch,
+        generation: u64,
+    },
+}
 
 /// One target.
 #[derive(Clone, Debug, Serialize)]
@@ -165,12 +201,12 @@ pub async fn repair(settings: &BrokerSettings, control: &Handle) -> Result<Vec<R
             continue;
         }
         for orphan in connection.minted_in(installation, &epoch).await? {
-            repaired.push(put_to_rest(settings, control, &orphan.login, &orphan.mark.role).await);
+            repaired.push(put_to_rest(settings, control, &orphan.login, orphan.role.as_ref()).await);
         }
         connection.unlock(installation, &epoch).await?;
     }
     for (login, role) in look.proved_dead(settings) {
-        repaired.push(put_to_rest(settings, control, &login, &role).await);
+        repaired.push(put_to_rest(settings, control, &login, Some(&role)).await);
     }
     Ok(repaired)
 }
@@ -179,7 +215,7 @@ async fn put_to_rest(
     settings: &BrokerSettings,
     control: &Handle,
     login: &LoginName,
-    role: &RoleName,
+    role: Option<&RoleName>,
 ) -> Repaired {
     let ended = ending::steps(&settings.access(control), &settings.home(), login, role, |_| ()).await;
     Repaired {

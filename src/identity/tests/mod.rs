@@ -14,6 +14,7 @@ mod seen;
 pub(super) mod signers;
 mod storm;
 mod tenants;
+mod ticket;
 
 use std::fmt::Debug;
 use std::pin::pin;

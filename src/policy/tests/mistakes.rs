@@ -205,7 +205,7 @@ fn roles() {
     let rows = [
         ("n: {target: nowhere, database: orders, grants: [{privileges: [select], on: {tables: [a.b]}}]}".to_owned(), "unknown target `nowhere`; known: legacy, orders"),
         ("n: {target: orders, database: order, grants: [{privileges: [select], on: {tables: [a.b]}}]}".to_owned(), "unknown database `order`; known: orders, stock"),
-        ("n: {target: legacy, database: erp, grants: [{privileges: [select], on: {tables: [a.b]}}]}".to_owned(), "SQL Server targets arrive in a later version"),
+        ("n: {target: legacy, database: erp, grants: [{privileges: [truncate], on: {tables: [a.b]}}]}".to_owned(), "`truncate` cannot be granted on these objects; possible: select, insert, update, delete, references"),
         ("n: {target: orders, database: orders, grants: []}".to_owned(), "the list is empty"),
         ("n: {target: orders, database: orders}".to_owned(), "lacks the key `grants`"),
         ("n:".to_owned(), "a role must be a map, not nothing"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::audit::record::Facts;
+use crate::credential::TAMPER_CHECK_TSQL;
 use crate::session::prelude::{Prelude, PreludeError};
 use crate::upstream::ask::{AskError, ask};
 use crate::upstream::checkout::{Checkout, Habits};
@@ -17,15 +18,21 @@ use crate::wire::tds::rows::Value;
 
 /// A few statements on one connection; a server that needs this long serves nobody.
 const TIME_MAX: Duration = Duration::from_secs(5);
+/// A new connection is also asked about its login, and a server's catalogue can be slow the first time.
+const TIME_MAX_NEW: Duration = Duration::from_secs(15);
 
 /// `sp_set_session_context` takes 8,000 bytes; a subject or client id of a token is far below.
 const VALUE_CHARS_MAX: usize = 1_000;
+
+/// What the tamper check says in one row: a phrase with one name in it. A record repeats no more.
+const PHRASE_CHARS_SHOWN: usize = 160;
 
 /// How a server may tell the id of a transaction: SQL Server 2016 and later; PostgreSQL behind T-SQL.
 const ID_QUESTIONS: [&str; 2] = [
     "SELECT CURRENT_TRANSACTION_ID()",
     "SELECT txid_current_if_assigned()",
 ];
+const SESSION_QUESTION: &str = "SELECT @@SPID";
 /// Does the server tell of transactions that statements begin?
 const TELLS_QUESTION: &str = "BEGIN TRANSACTION; ROLLBACK TRANSACTION";
 
@@ -33,15 +40,21 @@ const TELLS_QUESTION: &str = "BEGIN TRANSACTION; ROLLBACK TRANSACTION";
 /// server tells of transactions.
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let text = text(prelude);
+    let limit = if checkout.habits().is_none() {
+        TIME_MAX_NEW
+    } else {
+        TIME_MAX
+    };
     let all = async {
         run(checkout, &text, prelude.facts).await?;
         if checkout.habits().is_none() {
+            check(checkout).await?;
             let habits = habits(checkout).await?;
             checkout.note_habits(habits);
         }
         Ok(())
     };
-    timeout(TIME_MAX, all).await.map_err(|_| PreludeError::TimedOut)?
+    timeout(limit, all).await.map_err(|_| PreludeError::TimedOut)?
 }
 
 async fn run(checkout: &mut Checkout, text: &str, facts: &Facts) -> Result<(), PreludeError> {
@@ -63,6 +76,21 @@ async fn run(checkout: &mut Checkout, text: &str, facts: &Facts) -> Result<(), P
     }
 }
 
+/// Is the login still as it was minted? A row says what is not.
+async fn check(checkout: &mut Checkout) -> Result<(), PreludeError> {
+    let answer = ask(checkout, Status::NORMAL, TAMPER_CHECK_TSQL).await?;
+    if let Some(number) = answer.error {
+        let code = number.to_string();
+        return Err(PreludeError::Refused { code });
+    }
+    match answer.first_row()?.and_then(|row| row.into_iter().next()) {
+        Some(Value::Text(what)) => Err(PreludeError::Tampered {
+            what: what.escape_debug().take(PHRASE_CHARS_SHOWN).collect(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn habits(checkout: &mut Checkout) -> Result<Habits, PreludeError> {
     let mut id_question = None;
     for question in ID_QUESTIONS {
@@ -71,9 +99,15 @@ async fn habits(checkout: &mut Checkout) -> Result<Habits, PreludeError> {
             break;
         }
     }
+    let answer = ask(checkout, Status::NORMAL, SESSION_QUESTION).await?;
+    let session = match answer.first_row()?.as_deref() {
+        Some([Value::Int(session)]) => i32::try_from(*session).unwrap_or_default(),
+        Some(_) | None => checkout.process(),
+    };
     let tells_transactions = ask(checkout, Status::NORMAL, TELLS_QUESTION).await?.began;
     Ok(Habits {
         id_question,
+        session,
         tells_transactions,
     })
 }
@@ -171,6 +205,7 @@ mod tests {
                 tenant: None,
                 name: None,
                 token_id: None,
+                ticket_id: None,
             }),
             ..Facts::default()
         };

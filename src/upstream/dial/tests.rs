@@ -58,7 +58,7 @@ fn refusal(code: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     let fields = ErrorFields {
         severity: Severity::Fatal,
-        code,
+        sqlstate: code,
         message: "no",
         detail: None,
         hint: None,

@@ -248,7 +248,7 @@ impl Reader {
         let taken = match self.at {
             At::Token => self.token(input, events)?,
             At::Description { of, left } => self.description(input, of, left)?,
-            At::Value { of, column } => self.values(input, of, column)?,
+            At::Value { of, column } => self.values(input, of, column, events)?,
             At::Bytes { of, column, left } => {
                 let taken = left.min(some(input)?);
                 self.at = match left.saturating_sub(taken) {
@@ -478,7 +478,13 @@ impl Reader {
     }
 
     /// Passes over as many whole values as there are. This is where nearly all of the time goes.
-    fn values(&mut self, input: &[u8], of: Values, mut column: usize) -> Result<usize, Stop> {
+    fn values(
+        &mut self,
+        input: &[u8],
+        of: Values,
+        mut column: usize,
+        events: &mut impl FnMut(Event<'_>),
+    ) -> Result<usize, Stop> {
         let alone;
         let columns = match of {
             Values::Row | Values::Compact => &self.columns[..],
@@ -491,7 +497,18 @@ impl Reader {
         let mut taken = 0_usize;
         self.at = loop {
             let Some(width) = columns.get(column) else {
-                break At::Token;
+                // Most often the next row follows; it need not go all the way round.
+                if !matches!(of, Values::Row) || input.get(taken) != Some(&tag::ROW) {
+                    break At::Token;
+                }
+                events(Event::Row {
+                    at: self
+                        .taken
+                        .saturating_add(u64::try_from(taken).unwrap_or(u64::MAX)),
+                });
+                taken = taken.saturating_add(1);
+                column = 0;
+                continue;
             };
             if matches!(of, Values::Compact) && data_type::is_null(&self.nulls, column) {
                 column = column.saturating_add(1);

@@ -26,6 +26,9 @@ pub(crate) struct Config {
     pub(crate) replica: &'static str,
     pub(crate) level: &'static str,
     pub(crate) format: &'static str,
+    pub(crate) databases: &'static str,
+    /// Further sections, as lines.
+    pub(crate) more: &'static str,
 }
 
 impl Config {
@@ -48,6 +51,8 @@ impl Config {
             replica: "replica-1",
             level: "debug",
             format: "text",
+            databases: "[orders]",
+            more: "",
         }
     }
 
@@ -69,14 +74,14 @@ targets:
     engine: postgres
     address: \"{server}\"
     tls: {{mode: verify-full, ca: certs/ca.crt, client_certificate: certs/client.crt, client_key: {{file: certs/client.key}}}}
-    databases: [orders]
+    databases: {databases}
     broker: {{user: {broker}, password: {{file: {broker_password_file}}}}}
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
 log: {{level: {level}, format: {format}}}
 threads: {threads}
-",
+{more}",
             replica = self.replica,
             postgres = self.postgres,
             door = self.door,
@@ -93,6 +98,8 @@ threads: {threads}
             threads = self.threads,
             level = self.level,
             format = self.format,
+            databases = self.databases,
+            more = self.more,
         )
     }
 

@@ -228,6 +228,19 @@ impl World {
             .into()
     }
 
+    /// A ticket for a token, as whoever holds the token gets one.
+    pub(crate) fn ticket(&self, token: &str, arguments: &[&str]) -> Said {
+        Command::new(env!("CARGO_BIN_EXE_gatepost"))
+            .args(["ticket", "--ca", "certs/ca.crt"])
+            .args(arguments)
+            .env("GATEPOST_API", format!("https://{}", self.config.api))
+            .env("GATEPOST_TOKEN", token)
+            .current_dir(self.path("."))
+            .output()
+            .unwrap()
+            .into()
+    }
+
     /// Proves the chain as an auditor would, with the key that the world was made with.
     pub(crate) fn verify_journal(&self) {
         let arguments = [

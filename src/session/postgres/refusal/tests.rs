@@ -70,6 +70,11 @@ fn about_tokens() -> Vec<Row> {
         ),
         (
             TokenRejected,
+            Reason::TicketUnknown,
+            "a password that begins with `gpt_`; which of these it is stands in the log",
+        ),
+        (
+            TokenRejected,
             Reason::ProviderUnavailable,
             "the keys could not be fetched, and none are kept",
         ),
@@ -78,7 +83,7 @@ fn about_tokens() -> Vec<Row> {
             Reason::TokenInParameter {
                 parameter: "user name",
             },
-            "user, database, application name or options look like a JWT; never repeated",
+            "user, database, application name or options look like a JWT or a ticket; never repeated",
         ),
     ]
 }
@@ -290,9 +295,10 @@ const fn number(reason: &Reason) -> usize {
         Reason::Internal => 36,
         Reason::PasswordDropped => 37,
         Reason::LoginWay { .. } => 38,
+        Reason::TicketUnknown => 39,
     }
 }
-const REASONS: usize = 39;
+const REASONS: usize = 40;
 
 #[derive(Debug)]
 struct Zero;

@@ -115,7 +115,7 @@ fn several_calls_of_one_request_are_told_apart() {
     assert!(calls[1].parameter("@read_only", 2).is_none());
     assert_eq!(calls[2].procedure, Procedure::Other);
     // A flag behind the last call.
-    for flag in [BATCH_FLAG, NO_EXEC_FLAG] {
+    for flag in [0xFF, 0xFE] {
         let payload = [&payload[..], &[flag]].concat();
         assert_eq!(read(Seen::Whole(&payload)).calls.len(), 3);
     }
@@ -193,10 +193,10 @@ fn parameters_of_all_types_are_passed_over() {
             0, 0xF4, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, b'{', b'}', 0, 0, 0, 0,
         ],
         &[0, 0xF5, 12, 0, 0, 2, 0, 1, 2],
-        // A table: names, one int column and one left to its default, unique order, a row of 4 bytes, a NULL row.
+        // A table: names, one int column and one left to its default, unique order, rows with a value and one without.
         &[
             0, 0xF3, 0, 0, 1, b'T', 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x26, 4, 0, 0, 0, 0, 0, 0, 2, 0x26, 4, 0,
-            0x10, 1, 0, 1, 0, 1, 0x11, 1, 0, 1, 0, 0, 1, 4, 7, 0, 0, 0, 1, 0, 0,
+            0x10, 1, 0, 1, 0, 1, 0x11, 1, 0, 1, 0, 0, 1, 4, 7, 0, 0, 0, 1, 4, 9, 0, 0, 0, 1, 0, 0,
         ],
         // A table that is NULL.
         &[0, 0xF3, 0, 0, 1, b'T', 0, 0xFF, 0xFF, 0, 0],

@@ -325,6 +325,23 @@ fn an_endless_description_is_refused_and_not_kept() {
 }
 
 #[test]
+fn room_for_a_long_item_is_given_back() {
+    // An INFO with a text of 30000 units and two empty names.
+    let mut payload = vec![tag::INFO, 0, 0, 0, 0, 0, 0, 1, 0];
+    payload.extend(30_000_u16.to_le_bytes());
+    payload.extend(vec![b'x'; 60_000]);
+    payload.extend([0, 0, 1, 0, 0, 0]);
+    let length = u16::try_from(payload.len() - 3).unwrap();
+    payload[1..3].copy_from_slice(&length.to_le_bytes());
+    let mut reader = Reader::default();
+    for piece in payload.chunks(4088) {
+        reader.read(piece, &mut |_| {}).unwrap();
+    }
+    assert!(reader.is_between_tokens());
+    assert!(reader.kept.capacity() <= ITEM_BYTES_KEPT);
+}
+
+#[test]
 fn long_values_are_not_kept() {
     let text = "y".repeat(3 << 20);
     let columns = [Column {

@@ -16,7 +16,7 @@ const SECRET_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
 
 /// 256 random bits as text that SASLprep leaves alone.
-pub(super) fn random_secret(random: &dyn Random) -> Secret<String> {
+pub(in crate::credential) fn random_secret(random: &dyn Random) -> Secret<String> {
     let mut bytes = [0; SECRET_BYTES];
     random.fill(&mut bytes);
     Secret::new(URL_SAFE_NO_PAD.encode(bytes))
@@ -24,7 +24,7 @@ pub(super) fn random_secret(random: &dyn Random) -> Secret<String> {
 
 /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, as `pg_authid` keeps it. Secret all
 /// the same: it must not end in our logs.
-pub(super) fn verifier(secret: &Secret<String>, random: &dyn Random) -> Secret<String> {
+pub(in crate::credential) fn verifier(secret: &Secret<String>, random: &dyn Random) -> Secret<String> {
     let mut salt = [0; SALT_BYTES];
     random.fill(&mut salt);
     Secret::new(salted(secret.expose().as_bytes(), &salt))

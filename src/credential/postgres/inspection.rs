@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 
-use crate::credential::connection::Connection;
 use crate::credential::error::BrokerError;
-use crate::credential::naming::{LoginName, MINTED_GROUP, Mark, quote_name};
-use crate::credential::postgres::ServerTime;
+use crate::credential::naming::{LoginName, MINTED_GROUP, Mark};
+use crate::credential::postgres::connection::Connection;
+use crate::credential::postgres::naming::quote_name;
+use crate::credential::server::{Changes, ServerTime};
 
 /// For a new upstream connection, run as the minted login itself before anything else. Each row that
 /// comes back is one text: something that is not as gatepost left it, to be read after "the login"
@@ -37,36 +38,36 @@ pub const TAMPER_CHECK_SQL: &str = "\
 
 /// What the catalogue says about a login.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) can_login: bool,
-    pub(super) inherits: bool,
-    pub(super) connection_limit: i32,
+pub(in crate::credential) struct Seen {
+    pub(in crate::credential) can_login: bool,
+    pub(in crate::credential) inherits: bool,
+    pub(in crate::credential) connection_limit: i32,
     /// As the server writes it; `None`: for ever.
-    pub(super) until: Option<String>,
-    pub(super) expired: bool,
+    pub(in crate::credential) until: Option<String>,
+    pub(in crate::credential) expired: bool,
     /// `SUPERUSER`, `CREATEROLE` …
-    pub(super) attributes: Vec<String>,
+    pub(in crate::credential) attributes: Vec<String>,
     /// Names only: values may hold anything.
-    pub(super) settings: Vec<String>,
-    pub(super) member_of: Vec<String>,
+    pub(in crate::credential) settings: Vec<String>,
+    pub(in crate::credential) member_of: Vec<String>,
     /// Memberships that the login could hand on.
-    pub(super) admin_of: Vec<String>,
+    pub(in crate::credential) admin_of: Vec<String>,
     /// Who else may act as this login.
-    pub(super) members: Vec<String>,
-    pub(super) comment: Option<String>,
+    pub(in crate::credential) members: Vec<String>,
+    pub(in crate::credential) comment: Option<String>,
     /// The server's clock.
-    pub(super) now: SystemTime,
+    pub(in crate::credential) now: SystemTime,
 }
 
 /// A login that was found by name or group, with what only `doctor` asks.
 #[derive(Clone, Debug)]
-pub(super) struct NamedLook {
-    pub(super) name: String,
-    pub(super) seen: Seen,
-    pub(super) sessions: i64,
+pub(in crate::credential) struct NamedLook {
+    pub(in crate::credential) name: String,
+    pub(in crate::credential) seen: Seen,
+    pub(in crate::credential) sessions: i64,
     /// The broker has `ADMIN` on it, which the one that makes a role is given. Always false before
     /// PostgreSQL 16, where who made a role is not kept.
-    pub(super) administered: bool,
+    pub(in crate::credential) administered: bool,
 }
 
 const INSPECT: &str = "SELECT r.rolcanlogin, r.rolinherit, r.rolconnlimit, r.rolvaliduntil::text, \
@@ -106,15 +107,43 @@ fn seen(row: &Row) -> Seen {
 }
 
 impl Connection {
+    pub(in crate::credential) async fn changes(
+        &self,
+        login: &LoginName,
+        mark: &Mark,
+        untils: &[&ServerTime],
+    ) -> Result<Changes, BrokerError> {
+        let Some(seen) = self.inspect(login).await? else {
+            let renamed = self.undo_rename(login, mark).await?;
+            let what = renamed.map_or_else(
+                || "it was dropped by someone else".to_owned(),
+                |name| format!("it was renamed to {name}"),
+            );
+            return Ok(Changes {
+                what: vec![what],
+                secret_counts: false,
+            });
+        };
+        let ends = untils.iter().map(|until| until.at).min();
+        Ok(Changes {
+            what: seen.changes(mark, untils.iter().copied()),
+            // An end that has passed refuses the secret too, and is for the renewal to move.
+            secret_counts: ends.is_some_and(|ends| seen.now < ends),
+        })
+    }
+
     /// `None`: no role of this name.
-    pub(super) async fn inspect(&self, login: &LoginName) -> Result<Option<Seen>, BrokerError> {
+    async fn inspect(&self, login: &LoginName) -> Result<Option<Seen>, BrokerError> {
         let sql = format!("{INSPECT} r.rolname = $1");
         let rows = self.query("inspecting a login", &sql, &[&login.as_str()]).await?;
         Ok(rows.first().map(seen))
     }
 
     /// Every role that is called like a login, or has the comment of one.
-    pub(super) async fn inspect_all(&self, prefix: &str) -> Result<Vec<NamedLook>, BrokerError> {
+    pub(in crate::credential) async fn inspect_all(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<NamedLook>, BrokerError> {
         let sql = format!(
             "{INSPECT} r.rolname <> current_user AND (starts_with(r.rolname::text, $1) \
              OR starts_with(shobj_description(r.oid, 'pg_authid'), '{{\"gatepost\":') \
@@ -135,11 +164,7 @@ impl Connection {
 
     /// A login that is not there may go by another name; its comment tells, and it gets its own back,
     /// so that it can be ended. Returns the other name.
-    pub(super) async fn undo_rename(
-        &self,
-        login: &LoginName,
-        mark: &Mark,
-    ) -> Result<Option<String>, BrokerError> {
+    async fn undo_rename(&self, login: &LoginName, mark: &Mark) -> Result<Option<String>, BrokerError> {
         let sql = "SELECT r.rolname::text FROM pg_roles AS r JOIN pg_shdescription AS d ON d.objoid = r.oid \
                    AND d.classoid = 'pg_authid'::regclass WHERE d.description = $1";
         let comment = mark.to_comment();
@@ -160,12 +185,12 @@ impl Connection {
 }
 
 impl Seen {
-    pub(super) fn mark(&self) -> Option<Mark> {
+    pub(in crate::credential) fn mark(&self) -> Option<Mark> {
         self.comment.as_deref().and_then(Mark::parse)
     }
 
     /// What is not as gatepost left it: one phrase each, to be read after the login's name.
-    pub(super) fn changes<'a>(
+    pub(in crate::credential) fn changes<'a>(
         &self,
         mark: &Mark,
         untils: impl Iterator<Item = &'a ServerTime>,
@@ -196,7 +221,7 @@ impl Seen {
     }
 
     /// What gives a login more than it was minted with.
-    pub(super) fn liberties(&self, role: &str) -> Vec<String> {
+    pub(in crate::credential) fn liberties(&self, role: &str) -> Vec<String> {
         let mut what = Vec::new();
         if !self.settings.is_empty() {
             what.push(format!("it set {} for itself", self.settings.join(", ")));

@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-use crate::credential::connection::Connection;
 use crate::credential::error::BrokerError;
 use crate::credential::naming::MINTED_GROUP;
-use crate::credential::postgres::INCLUDES_IN_HBA;
+use crate::credential::postgres::connection::Connection;
+use crate::credential::postgres::statements::INCLUDES_IN_HBA;
 
 /// One line of `pg_hba_file_rules`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(in crate::credential) struct Rule {
     line: i32,
     kind: String,
     databases: Vec<String>,
@@ -24,11 +24,11 @@ pub(super) struct Rule {
 
 /// A line that lets a minted login in by its password alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
+pub(in crate::credential) struct Gap {
     /// To be read after "`pg_hba.conf` line".
-    pub(super) text: String,
+    pub(in crate::credential) text: String,
     /// Not over the network: whoever uses it is on the database server already.
-    pub(super) local: bool,
+    pub(in crate::credential) local: bool,
 }
 
 /// The ways in that lines tell apart, as bits.
@@ -39,7 +39,7 @@ const CLEAR_V4: u8 = 1 << 3;
 const CLEAR_V6: u8 = 1 << 4;
 
 /// Lines that let members of the minted group, or of `roles`, in without a second factor.
-pub(super) fn gaps(rules: &[Rule], roles: &[&str]) -> Vec<Gap> {
+pub(in crate::credential) fn gaps(rules: &[Rule], roles: &[&str]) -> Vec<Gap> {
     // What a line above has decided already.
     let mut decided = 0;
     let mut gaps = Vec::new();
@@ -158,7 +158,7 @@ impl Rule {
 
 impl Connection {
     /// In the order in which the server looks at them.
-    pub(super) async fn hba_rules(&self) -> Result<Vec<Rule>, BrokerError> {
+    pub(in crate::credential) async fn hba_rules(&self) -> Result<Vec<Rule>, BrokerError> {
         let order = if self.version().await? >= INCLUDES_IN_HBA {
             "rule_number NULLS LAST, line_number"
         } else {

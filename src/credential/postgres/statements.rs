@@ -7,38 +7,25 @@ use std::time::{Duration, SystemTime};
 
 use tokio_postgres::error::SqlState;
 
-use crate::credential::connection::Connection;
 use crate::credential::error::BrokerError;
-use crate::credential::live;
-use crate::credential::naming::{Epoch, LoginName, MINTED_GROUP, Mark, lock_keys, quote_name, quote_text};
+use crate::credential::naming::{Epoch, LoginName, MINTED_GROUP, Mark};
+use crate::credential::postgres::connection::Connection;
+use crate::credential::postgres::live;
+use crate::credential::postgres::naming::{lock_keys, quote_name, quote_text};
+use crate::credential::server::{Found, ServerTime};
 use crate::domain::ids::{Installation, RoleName};
 use crate::domain::secret::Secret;
 use crate::domain::target::DatabaseName;
 
 /// PostgreSQL 16 changed who may hand out a role: from then on it takes `ADMIN` on that role.
-pub(super) const ADMIN_PER_ROLE: i32 = 160_000;
+pub(in crate::credential) const ADMIN_PER_ROLE: i32 = 160_000;
 
 /// PostgreSQL 16 lets `pg_hba.conf` include files, so that line numbers say nothing of the order.
-pub(super) const INCLUDES_IN_HBA: i32 = 160_000;
-
-/// An instant on the server's clock.
-#[derive(Clone, Debug)]
-pub(super) struct ServerTime {
-    pub(super) at: SystemTime,
-    /// As the server writes it, so that nothing is lost on the way back.
-    pub(super) text: String,
-}
-
-/// A login found on the server.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) login: LoginName,
-    pub(super) mark: Mark,
-}
+pub(in crate::credential) const INCLUDES_IN_HBA: i32 = 160_000;
 
 impl Connection {
     /// The server's clock, `from_now` ahead.
-    pub(super) async fn time(&self, from_now: Duration) -> Result<ServerTime, BrokerError> {
+    pub(in crate::credential) async fn time(&self, from_now: Duration) -> Result<ServerTime, BrokerError> {
         let sql = "SELECT at::text, extract(epoch FROM at)::float8 \
                    FROM (SELECT clock_timestamp() + make_interval(secs => $1::float8) AS at) AS t";
         let seconds = from_now.as_secs_f64();
@@ -53,7 +40,7 @@ impl Connection {
     }
 
     /// One transaction: there is never a login without the comment that says whose it is.
-    pub(super) async fn create(
+    pub(in crate::credential) async fn create(
         &self,
         login: &LoginName,
         mark: &Mark,
@@ -83,23 +70,27 @@ impl Connection {
     }
 
     /// Sets the end and the secret again, which undoes a password that the login gave itself.
-    pub(super) async fn renew(
+    /// `Ok(false)`: it is gone.
+    pub(in crate::credential) async fn renew(
         &self,
         login: &LoginName,
         verifier: &Secret<String>,
         until: &ServerTime,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         let sql = format!(
             "ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}",
             quote_name(login.as_str()),
             quote_text(verifier.expose()),
             quote_text(&until.text),
         );
-        self.run("renewing a login", &sql).await
+        match self.run("renewing a login", &sql).await {
+            Err(error) if gone(&error) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     /// Whether no new connection can be made with this login any more. `Ok(false)`: it is gone.
-    pub(super) async fn disable(&self, login: &LoginName) -> Result<bool, BrokerError> {
+    pub(in crate::credential) async fn disable(&self, login: &LoginName) -> Result<bool, BrokerError> {
         let name = quote_name(login.as_str());
         match self
             .run("disabling a login", &format!("ALTER ROLE {name} NOLOGIN"))
@@ -125,7 +116,7 @@ impl Connection {
     }
 
     /// Asks the sessions of a login to end; returns how many there still are.
-    pub(super) async fn terminate(&self, login: &LoginName) -> Result<i64, BrokerError> {
+    pub(in crate::credential) async fn terminate(&self, login: &LoginName) -> Result<i64, BrokerError> {
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
         let row = self
             .limited(
@@ -138,7 +129,7 @@ impl Connection {
 
     /// Databases in which a login owns something or was granted something. Shared objects (a database,
     /// a tablespace) are handled from any one of them.
-    pub(super) async fn databases_touched(
+    pub(in crate::credential) async fn databases_touched(
         &self,
         login: &LoginName,
     ) -> Result<Vec<DatabaseName>, BrokerError> {
@@ -156,8 +147,13 @@ impl Connection {
     }
 
     /// In this connection's database: what the login owns goes to the role, what it was granted goes.
-    pub(super) async fn hand_over(&self, login: &LoginName, role: &RoleName) -> Result<(), BrokerError> {
-        let (login, role) = (quote_name(login.as_str()), quote_name(role.as_str()));
+    pub(in crate::credential) async fn hand_over(
+        &self,
+        login: &LoginName,
+        role: Option<&RoleName>,
+    ) -> Result<(), BrokerError> {
+        let role = role.map_or_else(|| "CURRENT_USER".to_owned(), |role| quote_name(role.as_str()));
+        let login = quote_name(login.as_str());
         let sql = format!("REASSIGN OWNED BY {login} TO {role}; DROP OWNED BY {login}");
         match self.run("handing over owned objects", &sql).await {
             Err(error) if gone(&error) => Ok(()),
@@ -165,13 +161,16 @@ impl Connection {
         }
     }
 
-    pub(super) async fn drop_login(&self, login: &LoginName) -> Result<(), BrokerError> {
+    pub(in crate::credential) async fn drop_login(&self, login: &LoginName) -> Result<(), BrokerError> {
         let sql = format!("DROP ROLE IF EXISTS {}", quote_name(login.as_str()));
         self.run("dropping a login", &sql).await
     }
 
     /// Logins of this installation, whatever replica and epoch made them.
-    pub(super) async fn minted(&self, installation: &Installation) -> Result<Vec<Found>, BrokerError> {
+    pub(in crate::credential) async fn minted(
+        &self,
+        installation: &Installation,
+    ) -> Result<Vec<Found>, BrokerError> {
         let sql = "SELECT r.rolname::text, d.description FROM pg_roles AS r \
                    JOIN pg_auth_members AS m ON m.member = r.oid \
                    JOIN pg_roles AS g ON g.oid = m.roleid AND g.rolname = $1 \
@@ -183,24 +182,19 @@ impl Connection {
         let found = rows.iter().filter_map(|row| {
             let login = LoginName::found(row.get(0))?;
             let mark = Mark::parse(row.get(1))?;
-            (mark.installation == *installation).then_some(Found { login, mark })
+            (mark.installation == *installation).then_some(Found {
+                login,
+                epoch: mark.epoch,
+                replica: Some(mark.replica),
+                role: Some(mark.role),
+            })
         });
         Ok(found.collect())
     }
 
-    pub(super) async fn minted_in(
-        &self,
-        installation: &Installation,
-        epoch: &Epoch,
-    ) -> Result<Vec<Found>, BrokerError> {
-        let mut found = self.minted(installation).await?;
-        found.retain(|found| found.mark.epoch == *epoch);
-        Ok(found)
-    }
-
     /// Takes an epoch's lock for this connection, if nobody has it. Advisory locks belong to a database, and
     /// a replica may hold its own in another one, so those count too.
-    pub(super) async fn try_lock(
+    pub(in crate::credential) async fn try_lock(
         &self,
         installation: &Installation,
         epoch: &Epoch,
@@ -224,7 +218,7 @@ impl Connection {
     }
 
     /// Whether another connection holds an epoch's lock, in whatever database.
-    pub(super) async fn is_locked_by_others(
+    pub(in crate::credential) async fn is_locked_by_others(
         &self,
         installation: &Installation,
         epoch: &Epoch,
@@ -238,7 +232,11 @@ impl Connection {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    pub(super) async fn unlock(&self, installation: &Installation, epoch: &Epoch) -> Result<(), BrokerError> {
+    pub(in crate::credential) async fn unlock(
+        &self,
+        installation: &Installation,
+        epoch: &Epoch,
+    ) -> Result<(), BrokerError> {
         let (high, low) = lock_keys(installation, epoch);
         let sql = "SELECT pg_advisory_unlock($1, $2)";
         self.query("releasing an epoch's lock", sql, &[&high, &low])

@@ -17,14 +17,14 @@ use crate::wire::pg::login::{LoginError, MESSAGE_BYTES_MAX, check_iterations};
 
 /// Around a TLS connector, so that every connection that it makes is guarded.
 #[derive(Clone)]
-pub(super) struct Guard<C>(pub(super) C);
+pub(in crate::credential) struct Guard<C>(pub(in crate::credential) C);
 
 /// A connection without TLS, in the place where a connector would make one with.
 #[derive(Clone, Copy)]
-pub(super) struct Plain;
+pub(in crate::credential) struct Plain;
 
 /// A connection whose first messages are read along.
-pub(super) struct Guarded<S> {
+pub(in crate::credential) struct Guarded<S> {
     inner: S,
     /// What was read of a message that is not whole yet. `None`: the login is over.
     seen: Option<Vec<u8>>,
@@ -50,7 +50,7 @@ impl<S, C: TlsConnect<S>> TlsConnect<S> for Guard<C> {
     }
 }
 
-pub(super) struct Connecting<F>(Pin<Box<F>>);
+pub(in crate::credential) struct Connecting<F>(Pin<Box<F>>);
 
 impl<S, E, F: Future<Output = Result<S, E>>> Future for Connecting<F> {
     type Output = Result<Guarded<S>, E>;
@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Plain {
     }
 }
 
-pub(super) struct PlainStream<S>(S);
+pub(in crate::credential) struct PlainStream<S>(S);
 
 impl<S> Guarded<S> {
     /// Judges what was just read, as far as it is whole.

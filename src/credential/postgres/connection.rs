@@ -1,4 +1,4 @@
-//! How the server is reached, and what its errors mean.
+//! How a PostgreSQL server is reached, and what its errors mean.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use tokio_postgres::{Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::credential::error::{BrokerError, chain};
-use crate::credential::guard::{Guard, Plain};
 use crate::credential::lease::Lease;
-use crate::credential::naming::quote_name;
+use crate::credential::postgres::guard::{Guard, Plain};
+use crate::credential::postgres::naming::quote_name;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, TargetName};
 
 /// Name resolution, TCP, TLS and SCRAM together; a server that needs longer is as good as down.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Every statement of ours touches a few catalogue rows; what takes longer waits for a lock.
-pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
+pub(in crate::credential) const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
 /// Others wait while a secret is tried; the answer is a nicety, because the renewal that follows sets the
 /// secret again.
 const SECRET_LIMIT: Duration = Duration::from_secs(2);
@@ -36,22 +36,22 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
-pub(super) struct Access {
-    pub(super) target: TargetName,
-    pub(super) address: (String, u16),
-    pub(super) user: String,
-    pub(super) password: Secret<String>,
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
-    pub(super) control: Handle,
+pub(in crate::credential) struct Access {
+    pub(in crate::credential) target: TargetName,
+    pub(in crate::credential) address: (String, u16),
+    pub(in crate::credential) user: String,
+    pub(in crate::credential) password: Secret<String>,
+    pub(in crate::credential) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(in crate::credential) control: Handle,
 }
 
 impl Access {
-    pub(super) fn same_login_as(&self, other: &Self) -> bool {
+    pub(in crate::credential) fn same_login_as(&self, other: &Self) -> bool {
         self.user == other.user && self.password.expose() == other.password.expose()
     }
 
     /// A TLS configuration is the same only when it is the very same one: files may have changed.
-    pub(super) fn same_as(&self, other: &Self) -> bool {
+    pub(in crate::credential) fn same_as(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (None, None) => true,
@@ -61,7 +61,7 @@ impl Access {
     }
 
     /// Does the server refuse this login's secret? Anything else that goes wrong proves nothing.
-    pub(super) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
+    pub(in crate::credential) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
         let as_login = Self {
             user: lease.login().to_string(),
             password: Secret::new(lease.password().expose().clone()),
@@ -71,7 +71,10 @@ impl Access {
         matches!(attempt, Ok(Err(BrokerError::WrongPassword { .. })))
     }
 
-    pub(super) async fn connect(&self, database: &DatabaseName) -> Result<Connection, BrokerError> {
+    pub(in crate::credential) async fn connect(
+        &self,
+        database: &DatabaseName,
+    ) -> Result<Connection, BrokerError> {
         let mut config = Config::new();
         config
             .host(&self.address.0)
@@ -125,16 +128,21 @@ impl Access {
     fn not_connected(&self, database: &DatabaseName, error: tokio_postgres::Error) -> BrokerError {
         let target = self.target.clone();
         match error.code() {
-            Some(code) if *code == SqlState::INVALID_PASSWORD => BrokerError::WrongPassword { target },
+            Some(code) if *code == SqlState::INVALID_PASSWORD => BrokerError::WrongPassword {
+                target,
+                code: "28P01",
+            },
             Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
                 BrokerError::NotAdmitted {
                     target,
+                    code: "28000",
                     why: chain(&error),
                 }
             }
             // A database whose CONNECT was taken from PUBLIC.
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => BrokerError::MissingPrivilege {
                 target,
+                code: "42501",
                 missing: format!("CONNECT on database {database} for {}", self.user),
                 sql: grant_connect(database, &self.user),
             },
@@ -146,7 +154,7 @@ impl Access {
     }
 }
 
-pub(super) fn grant_connect(database: &DatabaseName, role: &str) -> String {
+pub(in crate::credential) fn grant_connect(database: &DatabaseName, role: &str) -> String {
     let (database, role) = (quote_name(database.as_str()), quote_name(role));
     format!("GRANT CONNECT ON DATABASE {database} TO {role}")
 }
@@ -162,7 +170,7 @@ where
 
 /// A connection with a time limit on everything. Dropping it closes it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in crate::credential) struct Connection {
     client: Client,
     driver: tokio::task::JoinHandle<()>,
     target: TargetName,
@@ -179,16 +187,16 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    pub(super) fn client(&self) -> &Client {
+    pub(in crate::credential) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub(super) fn target(&self) -> &TargetName {
+    pub(in crate::credential) const fn target(&self) -> &TargetName {
         &self.target
     }
 
     /// `server_version_num`, asked for once.
-    pub(super) async fn version(&self) -> Result<i32, BrokerError> {
+    pub(in crate::credential) async fn version(&self) -> Result<i32, BrokerError> {
         let ask = async || {
             let sql = "SELECT current_setting('server_version_num')::int4";
             let row = self.limited("asking for the version", self.client.query_one(sql, &[]));
@@ -197,17 +205,17 @@ impl Connection {
         self.version.get_or_try_init(ask).await.copied()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::credential) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
     /// Runs statements that return nothing. `what` names them in errors: their text may hold a
     /// verifier and is never shown.
-    pub(super) async fn run(&self, what: &'static str, sql: &str) -> Result<(), BrokerError> {
+    pub(in crate::credential) async fn run(&self, what: &'static str, sql: &str) -> Result<(), BrokerError> {
         self.limited(what, self.client.batch_execute(sql)).await
     }
 
-    pub(super) async fn query(
+    pub(in crate::credential) async fn query(
         &self,
         what: &'static str,
         sql: &str,
@@ -216,7 +224,7 @@ impl Connection {
         self.limited(what, self.client.query(sql, parameters)).await
     }
 
-    pub(super) async fn limited<T>(
+    pub(in crate::credential) async fn limited<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -226,7 +234,7 @@ impl Connection {
             Ok(result) => result.map_err(|source| BrokerError::Server {
                 target: target(),
                 what,
-                source,
+                source: source.into(),
             }),
             Err(_) => {
                 self.driver.abort();
