@@ -85,10 +85,10 @@ pub(crate) fn view(session: &Session, model: &Model, name: &Name) -> Option<Rela
             Vec::new(),
         ),
         "databases" => {
-            let rows = model.databases.values().enumerate().map(|(index, database)| {
-                let id = i32::try_from(index + 1).unwrap_or_default();
-                vec![Value::text(&database.name), Value::Int(id)]
-            });
+            let rows = model
+                .databases
+                .values()
+                .map(|database| vec![Value::text(&database.name), database_id(model, &database.name)]);
             of(&[("name", TEXT), ("database_id", INT)], rows.collect())
         }
         "dm_exec_sessions" => sessions(session, model),
@@ -105,6 +105,16 @@ fn of(columns: &[(&str, ColumnKind)], rows: Vec<Vec<Value>>) -> Relation {
         rows,
         ids: Vec::new(),
     }
+}
+
+/// By its place among all: good for comparing while none is made.
+pub(crate) fn database_id(model: &Model, name: &str) -> Value {
+    let place = model
+        .databases
+        .keys()
+        .position(|key| key.eq_ignore_ascii_case(name));
+    let id = place.and_then(|place| i32::try_from(place + 1).ok());
+    id.map_or(Value::Null, Value::Int)
 }
 
 fn tables(database: &Database) -> Relation {
@@ -385,7 +395,7 @@ fn sessions(session: &Session, model: &Model) -> Relation {
             Value::text(&seen.host),
             Value::Int(seen.open_transactions),
             Value::Bit(true),
-            Value::text(&seen.database),
+            database_id(model, &seen.database),
         ]
     });
     let columns = [
@@ -396,7 +406,7 @@ fn sessions(session: &Session, model: &Model) -> Relation {
         ("host_name", TEXT),
         ("open_transaction_count", INT),
         ("is_user_process", ColumnKind::Bit),
-        ("database_name", TEXT),
+        ("database_id", INT),
     ];
     of(&columns, rows.collect())
 }

@@ -40,7 +40,7 @@ fn now() -> SystemTime {
 
 pub(crate) fn call(session: &Session, model: &Model, name: &str, values: &[Value]) -> Result<Value, Fault> {
     let value = match name {
-        "db_name" | "suser_sname" | "suser_name" | "original_login" | "user_name" | "suser_id"
+        "db_id" | "db_name" | "suser_sname" | "suser_name" | "original_login" | "user_name" | "suser_id"
         | "user_id" | "suser_sid" | "schema_name" | "is_srvrolemember" | "is_member" | "is_rolemember"
         | "has_perms_by_name" | "object_id" | "object_name" | "object_schema_name" | "app_name"
         | "host_name" | "col_name" | "applock_test" | "has_dbaccess" => who(session, model, name, values),
@@ -103,6 +103,7 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
     let id = |id: Option<i32>| id.map_or(Value::Null, Value::Int);
     Some(match name {
         "db_name" => Value::text(&database.name),
+        "db_id" => catalogue::database_id(model, first.as_deref().unwrap_or(&database.name)),
         "suser_sname" | "suser_name" | "original_login" => Value::text(login),
         "app_name" => Value::text(&session.who.program),
         "host_name" => Value::text(&session.who.host),

@@ -191,6 +191,9 @@ fn one(evaluator: Evaluator<'_>, select: &Select, outer: Option<&Frame<'_>>) -> 
         rows = kept;
     }
     let items = expanded(&select.items, &sources);
+    if rows.is_empty() {
+        check_columns(evaluator, select, &items, &sources, outer)?;
+    }
     let groups = grouped(evaluator, select, &items, &sources, rows, outer)?;
     let mut keyed = Vec::new();
     for (row, group) in &groups {
@@ -219,6 +222,35 @@ fn one(evaluator: Evaluator<'_>, select: &Select, outer: Option<&Frame<'_>>) -> 
         rows.truncate(usize::try_from(top.as_int().unwrap_or_default()).unwrap_or_default());
     }
     Ok(described(evaluator, &items, &sources, rows))
+}
+
+/// Unknown columns are an error also where there is no row.
+fn check_columns(
+    evaluator: Evaluator<'_>,
+    select: &Select,
+    items: &[Item],
+    sources: &[Loaded],
+    outer: Option<&Frame<'_>>,
+) -> Result<(), Fault> {
+    let nothing: Combination = sources.iter().map(|_| None).collect();
+    let frame = Frame {
+        sources,
+        row: &nothing,
+        group: Some(&[]),
+        outer,
+    };
+    let values = items
+        .iter()
+        .map(|item| evaluator.value(&item.what, &frame).map(drop));
+    let filter = select.filter.iter();
+    let filter = filter.map(|filter| evaluator.truth(filter, &frame).map(drop));
+    for checked in values.chain(filter) {
+        match checked {
+            Err(fault) if fault.number == 207 => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn described(evaluator: Evaluator<'_>, items: &[Item], sources: &[Loaded], rows: Vec<Vec<Value>>) -> Answer {
