@@ -19,6 +19,18 @@ const SERVER_ROLES: [(&str, i32); 5] = [
 const TEXT: ColumnKind = ColumnKind::NVarChar(128);
 const INT: ColumnKind = ColumnKind::Int;
 
+/// A view of the numbers from nought on, in every database.
+pub(crate) const NUMBERS: &str = "dbo.numbers";
+/// As many as the view of that name has on a real server.
+const NUMBERS_MAX: i64 = 1_000_000;
+
+/// Only so many of the numbers as are below `limit`.
+pub(crate) fn numbers(limit: Option<i64>) -> Relation {
+    let limit = limit.unwrap_or(NUMBERS_MAX).clamp(0, NUMBERS_MAX);
+    let rows = (0..limit).map(|number| vec![Value::integer(number)]);
+    of(&[("n", INT)], rows.collect())
+}
+
 /// What a login is known by in databases.
 pub(crate) fn sid(id: i32) -> Vec<u8> {
     id.to_be_bytes().to_vec()
@@ -67,15 +79,16 @@ pub(crate) fn view(session: &Session, model: &Model, name: &Name) -> Option<Rela
             )
         }
         "objects" | "tables" | "procedures" => objects(database, &name.object),
+        "columns" | "all_columns" => columns(database),
         "types" => of(
             &[("name", TEXT), ("schema_id", INT), ("principal_id", INT)],
             Vec::new(),
         ),
         "databases" => {
-            let rows = model.databases.values().enumerate().map(|(index, database)| {
-                let id = i32::try_from(index + 1).unwrap_or_default();
-                vec![Value::text(&database.name), Value::Int(id)]
-            });
+            let rows = model
+                .databases
+                .values()
+                .map(|database| vec![Value::text(&database.name), database_id(model, &database.name)]);
             of(&[("name", TEXT), ("database_id", INT)], rows.collect())
         }
         "dm_exec_sessions" => sessions(session, model),
@@ -94,12 +107,96 @@ fn of(columns: &[(&str, ColumnKind)], rows: Vec<Vec<Value>>) -> Relation {
     }
 }
 
+/// By its place among all: good for comparing while none is made.
+pub(crate) fn database_id(model: &Model, name: &str) -> Value {
+    let place = model
+        .databases
+        .keys()
+        .position(|key| key.eq_ignore_ascii_case(name));
+    let id = place.and_then(|place| i32::try_from(place + 1).ok());
+    id.map_or(Value::Null, Value::Int)
+}
+
 fn tables(database: &Database) -> Relation {
     let rows = database.tables.keys().filter_map(|key| {
         let (schema, name) = key.split_once('.')?;
         Some(vec![Value::text(schema), Value::text(name)])
     });
     of(&[("table_schema", TEXT), ("table_name", TEXT)], rows.collect())
+}
+
+/// The number of a type, its name, and how long its values may be.
+const fn type_of(kind: ColumnKind) -> (i32, &'static str, i32) {
+    match kind {
+        ColumnKind::Bit => (104, "bit", 1),
+        ColumnKind::Int => (56, "int", 4),
+        ColumnKind::BigInt => (127, "bigint", 8),
+        ColumnKind::Float => (62, "float", 8),
+        ColumnKind::Decimal { .. } => (106, "decimal", 17),
+        ColumnKind::DateTime2 { .. } => (42, "datetime2", 8),
+        ColumnKind::UniqueIdentifier => (36, "uniqueidentifier", 16),
+        ColumnKind::NVarChar(units) => (231, "nvarchar", units as i32 * 2),
+        ColumnKind::NVarCharMax => (231, "nvarchar", -1),
+        ColumnKind::VarBinary(bytes) => (165, "varbinary", bytes as i32),
+        ColumnKind::VarBinaryMax => (165, "varbinary", -1),
+    }
+}
+
+pub(crate) fn type_name(number: i64) -> Option<&'static str> {
+    let known = [
+        ColumnKind::Bit,
+        ColumnKind::Int,
+        ColumnKind::BigInt,
+        ColumnKind::Float,
+        ColumnKind::DateTime2 { scale: 7 },
+        ColumnKind::UniqueIdentifier,
+        ColumnKind::NVarCharMax,
+        ColumnKind::VarBinaryMax,
+        ColumnKind::Decimal {
+            precision: 18,
+            scale: 0,
+        },
+    ];
+    let found = known
+        .into_iter()
+        .map(type_of)
+        .find(|(id, ..)| i64::from(*id) == number);
+    found.map(|(_, name, _)| name)
+}
+
+fn columns(database: &Database) -> Relation {
+    let rows = database.tables.values().flat_map(|table| {
+        table.columns.iter().zip(1..).map(|(column, place)| {
+            let (id, _, length) = type_of(column.kind);
+            let (precision, scale) = match column.kind {
+                ColumnKind::Decimal { precision, scale } => (i32::from(precision), i32::from(scale)),
+                _ => (0, 0),
+            };
+            vec![
+                Value::Int(table.id),
+                Value::text(&column.name),
+                Value::Int(place),
+                Value::Int(id),
+                Value::Int(length),
+                Value::Int(precision),
+                Value::Int(scale),
+                Value::Bit(!column.required),
+                Value::Bit(column.identity),
+            ]
+        })
+    });
+    let columns = [
+        ("object_id", INT),
+        ("name", TEXT),
+        ("column_id", INT),
+        ("system_type_id", INT),
+        ("max_length", INT),
+        ("precision", INT),
+        ("scale", INT),
+        ("is_nullable", ColumnKind::Bit),
+        ("is_identity", ColumnKind::Bit),
+    ];
+    of(&columns, rows.collect())
 }
 
 fn server_principals(session: &Session, model: &Model) -> Relation {
@@ -298,7 +395,7 @@ fn sessions(session: &Session, model: &Model) -> Relation {
             Value::text(&seen.host),
             Value::Int(seen.open_transactions),
             Value::Bit(true),
-            Value::text(&seen.database),
+            database_id(model, &seen.database),
         ]
     });
     let columns = [
@@ -309,7 +406,7 @@ fn sessions(session: &Session, model: &Model) -> Relation {
         ("host_name", TEXT),
         ("open_transaction_count", INT),
         ("is_user_process", ColumnKind::Bit),
-        ("database_name", TEXT),
+        ("database_id", INT),
     ];
     of(&columns, rows.collect())
 }

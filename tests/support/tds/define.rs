@@ -283,7 +283,10 @@ impl Session {
                     None => ("database".to_owned(), String::new()),
                     Some((class, name)) if class == "object" => {
                         let key = name.key();
-                        if !database.tables.contains_key(&key) && !database.procedures.contains_key(&key) {
+                        if key != super::catalogue::NUMBERS
+                            && !database.tables.contains_key(&key)
+                            && !database.procedures.contains_key(&key)
+                        {
                             let text = format!(
                                 "Cannot find the object '{}', because it does not exist or you do not have permission.",
                                 name.shown

@@ -40,7 +40,7 @@ fn now() -> SystemTime {
 
 pub(crate) fn call(session: &Session, model: &Model, name: &str, values: &[Value]) -> Result<Value, Fault> {
     let value = match name {
-        "db_name" | "suser_sname" | "suser_name" | "original_login" | "user_name" | "suser_id"
+        "db_id" | "db_name" | "suser_sname" | "suser_name" | "original_login" | "user_name" | "suser_id"
         | "user_id" | "suser_sid" | "schema_name" | "is_srvrolemember" | "is_member" | "is_rolemember"
         | "has_perms_by_name" | "object_id" | "object_name" | "object_schema_name" | "app_name"
         | "host_name" | "col_name" | "applock_test" | "has_dbaccess" => who(session, model, name, values),
@@ -103,6 +103,7 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
     let id = |id: Option<i32>| id.map_or(Value::Null, Value::Int);
     Some(match name {
         "db_name" => Value::text(&database.name),
+        "db_id" => catalogue::database_id(model, first.as_deref().unwrap_or(&database.name)),
         "suser_sname" | "suser_name" | "original_login" => Value::text(login),
         "app_name" => Value::text(&session.who.program),
         "host_name" => Value::text(&session.who.host),
@@ -149,7 +150,13 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
             }
         }
         "object_id" => {
-            let key = key_of(&first?);
+            let first = first?;
+            if let Some((_, name)) = first.split_once('#') {
+                let key = format!("{}:#{}", session.who.spid, name.to_lowercase());
+                let temporary = model.database(super::session::TEMPORARY);
+                return Some(id(temporary.and_then(|there| Some(there.tables.get(&key)?.id))));
+            }
+            let key = key_of(&first);
             let table = database.tables.get(&key).map(|table| table.id);
             id(table.or_else(|| database.procedures.get(&key).map(|procedure| procedure.id)))
         }
@@ -249,6 +256,10 @@ fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
         }
         "concat" => Value::Text(values.iter().map(Value::shown).collect()),
         "abs" => Value::integer(first.as_int().unwrap_or_default().abs()),
+        "type_name" => {
+            let name = first.as_int().and_then(catalogue::type_name);
+            name.map_or(Value::Null, Value::text)
+        }
         "scripted_shown" => {
             if first.is_null() {
                 Value::Null

@@ -19,6 +19,7 @@ mod login;
 mod model;
 mod out;
 mod parse;
+mod parse_data;
 mod parse_definition;
 mod parse_expression;
 mod parse_statement;

@@ -86,6 +86,11 @@ pub(crate) fn relation(
         return Ok(relation);
     }
     let (database, key) = evaluator.session.place(name);
+    if key == catalogue::NUMBERS {
+        return Ok(catalogue::numbers(
+            filter.and_then(|filter| bound(evaluator, filter)),
+        ));
+    }
     let table = evaluator
         .model
         .databases
@@ -113,6 +118,17 @@ pub(crate) fn relation(
         relation.rows.push(row.clone());
     }
     Ok(relation)
+}
+
+/// `n < limit` alone.
+fn bound(evaluator: Evaluator<'_>, filter: &Expr) -> Option<i64> {
+    match filter {
+        Expr::Binary(Operator::Less, _, limit) => {
+            let limit = evaluator.value(limit, &super::evaluate::NOWHERE);
+            limit.ok()?.as_int()
+        }
+        _ => None,
+    }
 }
 
 /// `column = value`, alone or with AND: then a key may lead to the rows.
@@ -175,6 +191,9 @@ fn one(evaluator: Evaluator<'_>, select: &Select, outer: Option<&Frame<'_>>) -> 
         rows = kept;
     }
     let items = expanded(&select.items, &sources);
+    if rows.is_empty() {
+        check_columns(evaluator, select, &items, &sources, outer)?;
+    }
     let groups = grouped(evaluator, select, &items, &sources, rows, outer)?;
     let mut keyed = Vec::new();
     for (row, group) in &groups {
@@ -203,6 +222,35 @@ fn one(evaluator: Evaluator<'_>, select: &Select, outer: Option<&Frame<'_>>) -> 
         rows.truncate(usize::try_from(top.as_int().unwrap_or_default()).unwrap_or_default());
     }
     Ok(described(evaluator, &items, &sources, rows))
+}
+
+/// Unknown columns are an error also where there is no row.
+fn check_columns(
+    evaluator: Evaluator<'_>,
+    select: &Select,
+    items: &[Item],
+    sources: &[Loaded],
+    outer: Option<&Frame<'_>>,
+) -> Result<(), Fault> {
+    let nothing: Combination = sources.iter().map(|_| None).collect();
+    let frame = Frame {
+        sources,
+        row: &nothing,
+        group: Some(&[]),
+        outer,
+    };
+    let values = items
+        .iter()
+        .map(|item| evaluator.value(&item.what, &frame).map(drop));
+    let filter = select.filter.iter();
+    let filter = filter.map(|filter| evaluator.truth(filter, &frame).map(drop));
+    for checked in values.chain(filter) {
+        match checked {
+            Err(fault) if fault.number == 207 => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn described(evaluator: Evaluator<'_>, items: &[Item], sources: &[Loaded], rows: Vec<Vec<Value>>) -> Answer {

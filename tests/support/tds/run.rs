@@ -399,8 +399,16 @@ impl Session {
             session: self,
             model: &model,
         };
-        let answer = query::answer(evaluator, select, None)?;
+        let mut answer = query::answer(evaluator, select, None)?;
         drop(model);
+        if self
+            .settings
+            .others
+            .get("fmtonly")
+            .is_some_and(|value| value == "on")
+        {
+            answer.rows.clear();
+        }
         let count = u64::try_from(answer.rows.len()).unwrap_or_default();
         if let Some(into) = &select.into {
             self.select_into(into, &answer)?;
