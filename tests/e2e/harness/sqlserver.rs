@@ -174,7 +174,13 @@ impl SqlServer {
         let (user, password) = &self.administrator;
         let auth = AuthMethod::sql_server(user, password);
         let address = (self.host.as_str(), self.port);
-        let client = connect(address, database, auth, &self.authority, EncryptionLevel::Required);
+        let client = connect(
+            address,
+            database,
+            auth,
+            &self.authority,
+            EncryptionLevel::Required,
+        );
         client.await.unwrap()
     }
 
@@ -323,7 +329,10 @@ fn free_address() -> SocketAddr {
     held.local_addr().unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a certificate is looked at by the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a certificate is looked at by the clock"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }

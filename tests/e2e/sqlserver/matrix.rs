@@ -42,7 +42,12 @@ const WITH_TOKEN: [Program; 5] = [
     },
     Program {
         name: "tedious",
-        start: || (tools::node(), vec![script("sqlserver_tedious.mjs"), tools::tedious()]),
+        start: || {
+            (
+                tools::node(),
+                vec![script("sqlserver_tedious.mjs"), tools::tedious()],
+            )
+        },
     },
     Program {
         name: "tiberius",
@@ -89,8 +94,17 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// The results of these steps, one a line, as the program tells them.
-fn run(world: &World, server: &SqlServer, driver: &Program, (tls, as_whom): (&str, &As), steps: &[&str]) -> Vec<Value> {
-    let (rows, big) = (size("ROWS", 5_000, 100_000), size("BIG", 300_000, 20 * 1024 * 1024));
+fn run(
+    world: &World,
+    server: &SqlServer,
+    driver: &Program,
+    (tls, as_whom): (&str, &As),
+    steps: &[&str],
+) -> Vec<Value> {
+    let (rows, big) = (
+        size("ROWS", 5_000, 100_000),
+        size("BIG", 300_000, 20 * 1024 * 1024),
+    );
     let ran = server
         .program(world, driver, tls, as_whom)
         .args(steps)
@@ -104,7 +118,14 @@ fn run(world: &World, server: &SqlServer, driver: &Program, (tls, as_whom): (&st
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    assert_eq!(results.len(), steps.len(), "{}: {}\n{}", driver.name, said.out, said.err);
+    assert_eq!(
+        results.len(),
+        steps.len(),
+        "{}: {}\n{}",
+        driver.name,
+        said.out,
+        said.err
+    );
     results
 }
 
@@ -177,19 +198,40 @@ fn refusals_print_in_every_driver() {
             assert_eq!(result["error_number"], 18456, "{}: {result}", driver.name);
         }
     }
-    let garbage = || As::Token(format!("{}x", SqlServer::token(&world, "order-consumer", 0)));
+    let garbage = || {
+        let token = SqlServer::token(&world, "order-consumer", 0);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        // Another signature of the same form: its first characters change places.
+        let (one, two, rest) = (&signature[..8], &signature[8..16], &signature[16..]);
+        As::Token(format!("{signed}.{two}{one}{rest}"))
+    };
     for driver in &WITH_TOKEN {
         let result = &run(&world, &server, driver, ("7.4", &garbage()), &["refused"])[0];
         told(driver, result, "token signature cannot be verified");
     }
     // A token where only 128 characters fit: dropped by one, cut by the other.
     let long = SqlServer::token(&world, "order-consumer", 0);
-    for (driver, sentence) in WITH_TICKET.iter().zip(["the password is empty", "the password is not a token"]) {
-        let result = &run(&world, &server, driver, ("7.4", &As::Ticket(long.clone())), &["refused"])[0];
+    for (driver, sentence) in WITH_TICKET
+        .iter()
+        .zip(["the password is empty", "the password is not a token"])
+    {
+        let result = &run(
+            &world,
+            &server,
+            driver,
+            ("7.4", &As::Ticket(long.clone())),
+            &["refused"],
+        )[0];
         told(driver, result, sentence);
         told(driver, result, "ticket");
     }
-    let result = &run(&world, &server, &TOO_OLD, ("7.4", &As::Ticket(ticket(&world))), &["refused"])[0];
+    let result = &run(
+        &world,
+        &server,
+        &TOO_OLD,
+        ("7.4", &As::Ticket(ticket(&world))),
+        &["refused"],
+    )[0];
     told(&TOO_OLD, result, "a TDS version before 7.3 is not supported");
 }
 
@@ -208,8 +250,14 @@ fn a_target_that_is_down_is_told_as_such() {
     inside.refuse_logins(Some(40613));
     for driver in &WITH_TOKEN[2..4] {
         let token = SqlServer::token(&world, "order-consumer", 0);
-        let result = &run(&world, &server, driver, ("strict", &As::Token(token)), &["refused"])[0];
-        told(driver, result, "no database login could be made");
+        let result = &run(
+            &world,
+            &server,
+            driver,
+            ("strict", &As::Token(token)),
+            &["refused"],
+        )[0];
+        told(driver, result, "the database is not reachable");
     }
 }
 
@@ -229,7 +277,10 @@ fn compare(world: &World, server: &SqlServer) {
         let theirs: std::collections::BTreeSet<u64> =
             theirs.iter().filter_map(|it| u64::try_from(it.id).ok()).collect();
         let invented: Vec<_> = ours.difference(&theirs).collect();
-        assert!(invented.is_empty(), "commits that the server knows nothing of: {invented:?}");
+        assert!(
+            invented.is_empty(),
+            "commits that the server knows nothing of: {invented:?}"
+        );
     }
     world.verify_journal();
 }

@@ -374,7 +374,12 @@ fn objects(database: &Database, which: &str) -> Relation {
     let tables = tables.filter_map(|(key, table)| row(key, table.id, table.owner.as_ref(), "U "));
     let procedures = database.procedures.iter().filter(|_| which != "tables");
     let procedures = procedures.filter_map(|(key, procedure)| row(key, procedure.id, None, "P "));
-    of(&columns, tables.chain(procedures).collect())
+    // It is there without having been made.
+    const NUMBERS_ID: i32 = i32::MAX;
+    let views = (which == "objects")
+        .then(|| row(NUMBERS, NUMBERS_ID, None, "V "))
+        .flatten();
+    of(&columns, tables.chain(procedures).chain(views).collect())
 }
 
 /// Who has no right to see the server's state sees its own sessions.
