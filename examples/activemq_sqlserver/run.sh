@@ -13,13 +13,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . examples/parts/sqlserver_stage.sh
 
 step "SQL Server and ActiveMQ"
-find_sqlserver
+find_postgres
 tests/setup/activemq.sh
 
 step "Building"
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-cargo build --manifest-path examples/activemq_sqlserver/Cargo.toml --target-dir "$target"
-worker=$target/debug/activemq_sqlserver
+build
+cargo build --manifest-path examples/activemq_sqlserver/Cargo.toml --target-dir "${binaries%/debug}"
+worker=$binaries/activemq_sqlserver
+
+step "An identity provider and certificates: gatepost dev"
+start_dev
+
+step "SQL Server"
+find_sqlserver
 
 step "ActiveMQ with STOMP inside TLS"
 mkdir -p "$folder/activemq/tmp"
@@ -50,7 +56,10 @@ broker=(--broker "stomp+ssl://127.0.0.1:$port" --broker-ca "$folder/broker-ca.cr
 echo "ready on 127.0.0.1:$port"
 
 step "A database with the consumer's role"
-make_database "$worker" orders_writer
+make_database "$worker"
+
+step "gatepost in front of it"
+start_gatepost
 consumer_access orders_writer
 
 # The last line of a step is $1.
@@ -121,3 +130,6 @@ grep -i 'permission' "$folder/refused.log" || fail "expected the reason"
 expect "applied 0, already applied 0, dead-lettered 0, given back 0"
 expect_queue orders 1
 expect_queue ActiveMQ.DLQ 2 >/dev/null
+
+step "The journal"
+check_shop_journal

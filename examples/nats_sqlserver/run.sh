@@ -15,13 +15,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PATH=$PATH:/usr/sbin
 
 step "SQL Server and NATS"
-find_sqlserver
+find_postgres
 tests/setup/nats.sh
 
 step "Building"
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-cargo build --manifest-path examples/nats_sqlserver/Cargo.toml --target-dir "$target"
-worker=$target/debug/nats_sqlserver
+build
+cargo build --manifest-path examples/nats_sqlserver/Cargo.toml --target-dir "${binaries%/debug}"
+worker=$binaries/nats_sqlserver
+
+step "An identity provider and certificates: gatepost dev"
+start_dev
+
+step "SQL Server"
+find_sqlserver
 
 step "nats-server with JetStream"
 nats-server -a 127.0.0.1 -p -1 -js -sd "$folder/jetstream" --ports_file_dir "$folder" >"$folder/nats.log" 2>&1 &
@@ -36,7 +42,10 @@ nats=(--nats "$(sed -n 's/.*"nats":\["\([^"]*\)".*/\1/p' <(tr -d ' \n' <"$ports"
 echo "ready on ${nats[1]}"
 
 step "A database with a role for every consumer"
-make_database "$worker" orders_writer payments_writer
+make_database "$worker"
+
+step "gatepost in front of it"
+start_gatepost
 
 # The last line of a step is $1.
 expect() {
@@ -122,3 +131,6 @@ consume payments_writer orders 2>"$folder/refused.log"
 grep -i 'permission' "$folder/refused.log" || fail "expected the reason"
 consume orders_writer orders
 expect "applied 1, already applied 0, terminated 0, put off 0; results 1, known already 0"
+
+step "The journal"
+check_shop_journal

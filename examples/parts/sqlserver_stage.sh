@@ -1,12 +1,30 @@
 # What the scripts of the SQL Server examples share, beside stage.sh: a throw-away database on the server
-# that GATEPOST_TEST_SQLSERVER names, and how consumers reach it. Sourced after stage.sh.
+# that GATEPOST_TEST_SQLSERVER names, or on the tests' scripted one, and gatepost in front of it. Sourced
+# after stage.sh.
+
+# The tests' scripted server, with the certificate of `gatepost dev`.
+start_scripted() {
+    cargo build --example tds_scripted
+    printf '{"sa": "Aa1-scripted-administrator"}' >"$folder/users.json"
+    "$binaries/examples/tds_scripted" --users "$folder/users.json" \
+        --certificate "$GATEPOST_DEV_DIR/certs/server.crt" --key "$GATEPOST_DEV_DIR/certs/server.key" \
+        >"$folder/scripted.log" 2>&1 &
+    local scripted=$!
+    running+=("$scripted")
+    until grep -q '^listening on' "$folder/scripted.log"; do
+        kill -0 "$scripted" 2>/dev/null || fail "the scripted server ended"
+        sleep 0.1
+    done
+    GATEPOST_TEST_SQLSERVER="$(sed -n 's/^listening on //p' "$folder/scripted.log");sa;Aa1-scripted-administrator"
+    GATEPOST_TEST_SQLSERVER_CA=$GATEPOST_DEV_CA
+}
 
 # GATEPOST_TEST_SQLSERVER is `HOST:PORT;USER;PASSWORD`, of a login that may create databases and logins.
 # GATEPOST_TEST_SQLSERVER_CA is the certificate of who signed the server's, if the system does not know it.
+# Without them the scripted server stands in.
 find_sqlserver() {
     local user password
-    [ -n "${GATEPOST_TEST_SQLSERVER:-}" ] ||
-        fail "set GATEPOST_TEST_SQLSERVER='HOST:PORT;USER;PASSWORD' (and GATEPOST_TEST_SQLSERVER_CA=FILE): no SQL Server is brought along"
+    [ -n "${GATEPOST_TEST_SQLSERVER:-}" ] || start_scripted
     IFS=';' read -r sqlserver user password <<<"$GATEPOST_TEST_SQLSERVER"
     [ -n "$password" ] || fail "GATEPOST_TEST_SQLSERVER is not HOST:PORT;USER;PASSWORD"
     sqlserver_ca=${GATEPOST_TEST_SQLSERVER_CA:-}
@@ -16,48 +34,100 @@ find_sqlserver() {
     echo "SQL Server at $sqlserver"
 }
 
-# A database of its own with the tables and roles of schema.sql. $1 is a program of the examples, the others
-# are roles: each gets a login, its password in a file.
+# A database of its own with the tables and roles of schema.sql. $1 is a program of the examples.
 make_database() {
-    local program=$1 role login password; shift
+    local program=$1
     database=gatepost_example_$$
-    logins=()
     undo+=("drop_database $program")
     printf 'CREATE DATABASE %s;\n' "$database" >"$folder/server.sql"
-    : >"$folder/members.sql"
-    for role in "$@"; do
-        # Not ${database}_…: to Babelfish that is the role in the database.
-        login=gatepost_login_$$_$role
-        # Long, and of every kind that a password policy asks for.
-        password=Aa1-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-        (umask 077; printf %s "$password" >"$folder/$role.password")
-        logins+=("$login")
-        printf "GO\nCREATE LOGIN %s WITH PASSWORD = N'%s';\n" "$login" "$password" >>"$folder/server.sql"
-        printf 'CREATE USER %s FOR LOGIN %s;\nGO\nALTER ROLE %s ADD MEMBER %s;\nGO\n' \
-            "$login" "$login" "$role" "$login" >>"$folder/members.sql"
-    done
     "$program" script "${admin[@]}" --database master "$folder/server.sql"
-    rm "$folder/server.sql"
     "$program" script "${admin[@]}" --database "$database" examples/parts/sqlserver/schema.sql
-    "$program" script "${admin[@]}" --database "$database" "$folder/members.sql"
 }
 
 drop_database() {
-    local program=$1 login
-    for login in "${logins[@]}"; do
-        printf 'DROP USER %s;\n' "$login" >"$folder/drop.sql"
-        "$program" script "${admin[@]}" --database "$database" "$folder/drop.sql" >/dev/null
-    done
+    stop_gatepost
     printf 'DROP DATABASE %s;\n' "$database" >"$folder/drop.sql"
-    for login in "${logins[@]}"; do printf 'GO\nDROP LOGIN %s;\n' "$login" >>"$folder/drop.sql"; done
-    "$program" script "${admin[@]}" --database master "$folder/drop.sql" >/dev/null
+    "$1" script "${admin[@]}" --database master "$folder/drop.sql" >/dev/null
 }
 
-# How the consumer with role $1 reaches the database, in `access`.
+# gatepost in front of the server, with the identity provider and the certificates of `gatepost dev`. Its two
+# applications stand for the two consumers.
+start_gatepost() {
+    local issuer ca=
+    mkdir -p "$folder/gatepost/policies"
+    issuer=$(sed -n 's/.*issuer: "\([^"]*\)".*/\1/p' "$GATEPOST_DEV_CONFIG")
+    [ -z "$sqlserver_ca" ] || ca=", ca: $sqlserver_ca"
+    cat >"$folder/gatepost/gatepost.yaml" <<EOF
+installation: example$$
+listen:
+  sqlserver: {address: "127.0.0.1:0"}
+tls: {certificate: $GATEPOST_DEV_DIR/certs/server.crt, private_key: {file: $GATEPOST_DEV_DIR/certs/server.key}}
+identity_providers:
+  dev: {issuer: "$issuer", audiences: ["gatepost-dev"], kind: oidc}
+targets:
+  shop:
+    engine: sqlserver
+    address: "$sqlserver"
+    tls: {mode: verify-full$ca}
+    databases: [$database]
+    broker: {user: ${admin[3]}, password: {file: $folder/admin.password}}
+policies: [policies]
+audit: {directory: audit, durability: strict, signing_key: {file: $GATEPOST_DEV_DIR/certs/signing.key}}
+EOF
+    cat >"$folder/gatepost/policies/shop.yaml" <<EOF
+version: 1
+roles:
+  orders_writer:
+    target: shop
+    database: $database
+    grants: [{privileges: [insert], on: {tables: [dbo.inbox, dbo.orders]}}]
+  payments_writer:
+    target: shop
+    database: $database
+    grants: [{privileges: [insert], on: {tables: [dbo.inbox, dbo.payments]}}]
+rules:
+  - name: orders
+    identity: {provider: dev, client_id: order-consumer}
+    grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
+  - name: payments
+    identity: {provider: dev, client_id: analyst}
+    grant: {role: payments_writer, login_ttl: 30m, session_max: 8h}
+EOF
+    "$gatepost" serve --config "$folder/gatepost/gatepost.yaml" >"$folder/gatepost.log" 2>&1 &
+    proxy=$!
+    running+=("$proxy")
+    until door=$(sed -n 's/.*accepting SQL Server clients address=127.0.0.1:\([0-9]*\).*/\1/p' "$folder/gatepost.log") &&
+        [ -n "$door" ]; do
+        kill -0 "$proxy" 2>/dev/null || fail "gatepost ended before it was ready"
+        sleep 0.1
+    done
+    echo "ready on localhost:$door"
+}
+
+stop_gatepost() {
+    [ -n "${proxy:-}" ] || return 0
+    kill -TERM "$proxy" 2>/dev/null || true
+    wait "$proxy" || true
+    proxy=
+}
+
+# The journal, when gatepost has ended: it is sound, and has a committed transaction for every row.
+check_shop_journal() {
+    stop_gatepost
+    "$gatepost" audit verify --directory "$folder/gatepost/audit" --public-key "$GATEPOST_DEV_AUDIT_KEY"
+    "$gatepost" audit show --directory "$folder/gatepost/audit" --json >"$folder/show.jsonl"
+    sed 's/.* //' "$folder/rows.txt" | sort -u | while read -r id; do
+        grep -F "\"$id\"" "$folder/show.jsonl" | grep -q '"committed"' || fail "the journal has no commit of $id"
+    done
+    echo "every row's message has its committed transaction in the journal"
+}
+
+# How the consumer with role $1 reaches the database, in `access`: with its token, through gatepost.
 consumer_access() {
-    access=(--sqlserver "$sqlserver" --database "$database"
-        --user "gatepost_login_$$_$1" --password-file "$folder/$1.password")
-    [ -z "$sqlserver_ca" ] || access+=(--ca "$sqlserver_ca")
+    local application=order-consumer
+    [ "$1" = orders_writer ] || application=analyst
+    access=(--sqlserver "localhost:$door" --database "$database"
+        --token-file "$GATEPOST_DEV_DIR/tokens/$application" --ca "$GATEPOST_DEV_CA")
 }
 
 # The rows as an administrator sees them, in rows.txt.
