@@ -122,12 +122,16 @@ impl Gate {
         }
     }
 
-    /// A transaction that was open when one side went.
+    /// A transaction that was open when one side went, and those that had ended with nobody to take their
+    /// records.
     fn abandon(&self, dialogue: &mut impl Dialogue, notices: &Notices) {
-        let record = dialogue.abandon(self.shared.clock.now());
-        if let Some(Err(error)) = record.map(|record| self.shared.journal.submit(record)) {
-            let clock = self.shared.clock.as_ref();
-            notices.unrecorded(&error, "an open transaction could not be recorded", clock);
+        let open = dialogue.abandon(self.shared.clock.now());
+        let ended = dialogue.take_records();
+        for record in ended.into_iter().chain(open) {
+            if let Err(error) = self.shared.journal.submit(record) {
+                let clock = self.shared.clock.as_ref();
+                notices.unrecorded(&error, "an open transaction could not be recorded", clock);
+            }
         }
     }
 

@@ -111,6 +111,12 @@ impl Ledger {
     /// A statement was sent.
     pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
         self.running.push_back((kind, now));
+        self.again(text, kind, now);
+    }
+
+    /// A statement that is on record may be part of what comes behind it as well: its text began several
+    /// transactions.
+    pub(super) fn again(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
         if kind.controls_transaction() {
             return;
         }

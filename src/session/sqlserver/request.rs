@@ -133,10 +133,12 @@ impl Texts {
             ..Plan::default()
         };
         if is_bulk(&text) {
-            // It only announces rows: what they do is on record with them.
             self.bulk = Some(Arc::from(text.as_str()));
-            plan.refused = refused(&reading);
-            return Some(plan);
+            // It only announces rows: what they do is on record with them. What stands beside it is not.
+            if reading.statements.len() <= 1 {
+                plan.refused = refused(&reading);
+                return Some(plan);
+            }
         }
         plan.run(&text, &reading, |_| None);
         Some(plan)
@@ -172,9 +174,13 @@ impl Texts {
             }
             self.call(call, &mut plan);
         }
+        if calls.calls.len() != 1 {
+            // Nobody says whose handle is whose.
+            plan.awaited = None;
+        }
         match calls.extent {
             Extent::Whole => {}
-            Extent::Cut if calls.calls.is_empty() => return None,
+            Extent::Cut if calls.calls.last().is_none_or(is_unseen) => return None,
             // Behind a large value more calls may follow.
             Extent::Cut | Extent::UnknownType(_) => plan.anything(),
         }
@@ -239,8 +245,10 @@ impl Texts {
             } else {
                 plan.refused = plan.refused.take().or_else(|| refused(&reading));
             }
-            let text = Arc::from(text.as_str());
-            plan.awaited = Some(Arc::new(Prepared { text, reading }));
+            if gives_handle(call.procedure) {
+                let text = Arc::from(text.as_str());
+                plan.awaited = Some(Arc::new(Prepared { text, reading }));
+            }
             return;
         }
         match call.handle().and_then(|handle| self.prepared.get(&handle)) {
@@ -342,8 +350,50 @@ impl Plan {
         false
     }
 
+    /// Is it one statement that is there whole or not at all, so that its error says that nothing stayed?
+    pub(super) fn is_one_statement(&self) -> bool {
+        let [(text, kind)] = self.statements.as_slice() else {
+            return false;
+        };
+        let first = text.split(|c: char| !c.is_ascii_alphanumeric()).next();
+        // Its rounds commit one by one.
+        let repeats = first.is_some_and(|word| word.eq_ignore_ascii_case("while"));
+        let whole = matches!(
+            kind,
+            Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Definition
+        );
+        whole && !repeats && self.effects.iter().all(|effect| *effect == Effect::Untouched)
+    }
+
+    /// Does something run behind the last COMMIT or ROLLBACK in it, outside of a transaction?
+    pub(super) fn works_behind_its_end(&self) -> bool {
+        let (mut ended, mut works) = (false, false);
+        for effect in &self.effects {
+            let steps = match effect {
+                Effect::Unclear { .. } => return false,
+                Effect::Untouched => [Step::Work].as_slice(),
+                Effect::Steps(steps) => steps.as_slice(),
+            };
+            for step in steps {
+                match step {
+                    Step::Work => works = ended,
+                    Step::Begin => works = false,
+                    Step::Commit | Step::Rollback => (ended, works) = (true, false),
+                    Step::Save | Step::RollbackToSave => {}
+                }
+            }
+        }
+        works
+    }
+
     /// Is the last word on transactions in it a COMMIT, if there is a single way through it?
     pub(super) fn ends_by_commit(&self) -> Option<bool> {
+        match self.managed {
+            Some(Managed::Commit { .. }) => return Some(true),
+            Some(Managed::Rollback { .. }) => return Some(false),
+            Some(Managed::Begin | Managed::Save) => return None,
+            None => {}
+        }
         let mut last = None;
         for effect in &self.effects {
             match effect {
@@ -385,6 +435,39 @@ fn refused(reading: &Reading) -> Option<Reason> {
 fn called(name: &str) -> Arc<str> {
     let name = Name::parse(name).map_or_else(|| "?".to_owned(), |name| name.to_string());
     Arc::from(format!("EXEC {name}"))
+}
+
+/// Does the first number that it returns stand for the text?
+const fn gives_handle(procedure: Procedure) -> bool {
+    matches!(
+        procedure,
+        Procedure::Prepare
+            | Procedure::PrepExec
+            | Procedure::PrepExecRpc
+            | Procedure::CursorPrepare
+            | Procedure::CursorPrepExec
+    )
+}
+
+/// Is what matters of a call still to come? A text that was not seen could be one that is refused.
+fn is_unseen(call: &Call<'_>) -> bool {
+    let has = call.parameters.len();
+    match call.procedure {
+        Procedure::SetSessionContext => true,
+        Procedure::ExecuteSql | Procedure::Execute | Procedure::Unprepare | Procedure::CursorExecute => {
+            has < 1
+        }
+        Procedure::CursorOpen | Procedure::PrepExecRpc => has < 2,
+        Procedure::Prepare | Procedure::PrepExec | Procedure::CursorPrepare => has < 3,
+        Procedure::CursorPrepExec => has < 4,
+        Procedure::Cursor
+        | Procedure::CursorUnprepare
+        | Procedure::CursorFetch
+        | Procedure::CursorOption
+        | Procedure::CursorClose
+        | Procedure::ResetConnection
+        | Procedure::Other => false,
+    }
 }
 
 /// `INSERT BULK`, which only drivers send.

@@ -130,6 +130,14 @@ impl Reader {
         self.is_final
     }
 
+    /// How many bytes were read of a DONE whose rest has not come.
+    pub fn unfinished_done(&self) -> usize {
+        match (self.at, self.kept.first()) {
+            (At::Token, Some(&(tag::DONE | tag::DONEPROC | tag::DONEINPROC))) => self.kept.len(),
+            _ => 0,
+        }
+    }
+
     pub const fn is_lost(&self) -> bool {
         matches!(self.at, At::Lost)
     }

@@ -30,6 +30,17 @@ enum Looked {
     Demand(Demand),
 }
 
+/// How far a request is there.
+enum Walked {
+    Part,
+    Whole,
+    /// An attention stands in place of its end.
+    TakenBack,
+}
+
+/// A long statement does not keep its memory for the rest of the session.
+const HEAD_BYTES_KEPT: usize = 64 * 1024;
+
 /// Waits for something other than bytes of the client.
 const WAIT: Looked = Looked::Wait { at_least: 0 };
 
@@ -60,11 +71,17 @@ impl Conversation {
                 Ok(Looked::On)
             }
             Phase::Open if self.turn.is_idle() => self.request(header, to_server, now),
+            Phase::Passing | Phase::Dropping if header.kind == PacketKind::Attention => {
+                self.take_back(header, to_server)?;
+                Ok(Looked::On)
+            }
             Phase::Passing => {
+                self.check_kind(header).map_err(Fault::Client)?;
                 self.pass(header, to_server)?;
                 Ok(Looked::On)
             }
             Phase::Dropping => {
+                self.check_kind(header).map_err(Fault::Client)?;
                 self.drop_packet(header, to_server, to_client)?;
                 Ok(Looked::On)
             }
@@ -75,8 +92,10 @@ impl Conversation {
     /// The client cancels what runs, or what it thinks runs.
     fn attention(&mut self, header: Header, to_server: &mut Lane) {
         match self.step(Turn::attention) {
+            // In a packet of our own, so that no flag comes along.
             Attention::Send => {
-                to_server.forward(header.length);
+                to_server.discard(header.length);
+                self.add_packet(to_server, PacketKind::Attention, Status::EOM, &[]);
                 self.cancelled = Cancelled::ByClient;
                 self.phase = Phase::Awaiting;
             }
@@ -89,6 +108,39 @@ impl Conversation {
         }
     }
 
+    /// An attention in place of the rest of a request, as SqlClient ends a bulk load.
+    fn take_back(&mut self, header: Header, to_server: &mut Lane) -> Result<(), Fault> {
+        if self.phase == Phase::Passing {
+            self.taken_back = true;
+            self.spoiled = true;
+            self.try_step(Turn::ended)?;
+            self.attention(header, to_server);
+            return Ok(());
+        }
+        // The server knows nothing of the request; the attention is for it alone.
+        self.plan = None;
+        self.reset_made = false;
+        if self
+            .refused
+            .take()
+            .is_some_and(|(code, _)| code == RefusalCode::AuditUnavailable)
+        {
+            self.forget_work();
+        }
+        self.phase = Phase::Open;
+        Ok(())
+    }
+
+    /// All packets of a message are of one kind: who took another for its end would read another request.
+    fn check_kind(&self, header: Header) -> Result<(), PeerMisbehaved> {
+        if header.kind == self.kind {
+            return Ok(());
+        }
+        let tag = header.kind.code();
+        let awaited = "the rest of a message";
+        Err(PeerMisbehaved::Unexpected { tag, awaited })
+    }
+
     /// A request stands at the front of the lane.
     fn request(&mut self, header: Header, to_server: &mut Lane, now: SystemTime) -> Result<Looked, Fault> {
         let Some(asked) = asked(header.kind) else {
@@ -96,24 +148,33 @@ impl Conversation {
             let awaited = "a request";
             return Err(Fault::Client(PeerMisbehaved::Unexpected { tag, awaited }));
         };
-        let resets = Status::RESET.with(Status::RESET_SKIP_TRAN).bits();
-        let reset = Status::new(header.status.bits() & resets);
+        let reset = resets(header);
         if reset != Status::NORMAL && !self.reset_made {
             self.ask(Question::Reset(reset), to_server)?;
             return Ok(WAIT);
         }
         if self.plan.is_none() {
-            let Some(plan) = self.understand(header.kind, to_server)? else {
-                let seen = to_server.unjudged().len();
-                if seen > STATEMENT_BYTES_MAX {
-                    return Err(Fault::StatementTooLarge { length: seen });
+            self.kind = header.kind;
+            let plan = match self.walk(to_server).map_err(Fault::Client)? {
+                Walked::TakenBack => {
+                    to_server.discard(std::mem::take(&mut self.walked));
+                    self.wanted = 0;
+                    self.reset_made = false;
+                    return Ok(Looked::On);
                 }
-                // Twice as much, so that a long text is not read again for every packet.
-                let at_least = seen.saturating_mul(2).min(STATEMENT_BYTES_MAX + HEADER_BYTES);
-                return Ok(Looked::Wait {
-                    at_least: at_least.max(seen + 1),
-                });
+                Walked::Whole => self.understand(true, to_server)?,
+                Walked::Part if self.walked < self.wanted => return self.more(to_server),
+                Walked::Part => self.understand(false, to_server)?,
             };
+            let Some(plan) = plan else {
+                // Twice as much, so that a long text is not read again for every packet.
+                self.wanted = self.walked.saturating_mul(2).min(STATEMENT_BYTES_MAX);
+                return self.more(to_server);
+            };
+            (self.walked, self.wanted) = (0, 0);
+            if self.head.capacity() > HEAD_BYTES_KEPT {
+                self.head = Vec::new();
+            }
             if let Some(looked) = self.understood(plan, now) {
                 return Ok(looked);
             }
@@ -135,23 +196,68 @@ impl Conversation {
         self.phase = Phase::Passing;
         self.cancelled = Cancelled::Not;
         self.owes_reset = std::mem::take(&mut self.reset_made);
-        if reset == Status::NORMAL {
-            self.pass(header, to_server)?;
-        } else {
-            self.pass_without(reset, header, to_server)?;
-        }
+        self.pass(header, to_server)?;
         Ok(Looked::On)
     }
 
+    /// Walks over the packets of the request at the front, as far as they are whole.
+    fn walk(&mut self, lane: &Lane) -> Result<Walked, PeerMisbehaved> {
+        while let Some(rest) = lane.unjudged().get(self.walked..)
+            && let Decoded::Message(header) = packet::header(rest, packet::PACKET_BYTES_MAX)?
+            && header.length <= rest.len()
+        {
+            if header.kind == PacketKind::Attention {
+                return Ok(Walked::TakenBack);
+            }
+            self.check_kind(header)?;
+            // Otherwise a message could go on for ever without growing.
+            if header.body_bytes() == 0 && !header.is_last() {
+                return Err(PeerMisbehaved::Truncated { what: "request" });
+            }
+            self.walked = self.walked.saturating_add(header.length);
+            if header.is_last() {
+                return Ok(Walked::Whole);
+            }
+        }
+        Ok(Walked::Part)
+    }
+
+    /// Waits for more of a request that cannot be understood yet.
+    fn more(&self, lane: &Lane) -> Result<Looked, Fault> {
+        let length = lane.unjudged().len();
+        if length > STATEMENT_BYTES_MAX {
+            return Err(Fault::StatementTooLarge { length });
+        }
+        Ok(Looked::Wait {
+            at_least: self
+                .wanted
+                .saturating_add(HEADER_BYTES)
+                .max(length.saturating_add(1)),
+        })
+    }
+
     /// `None`: more of the request must be seen.
-    fn understand(&mut self, kind: PacketKind, lane: &Lane) -> Result<Option<Plan>, Fault> {
-        let Self { head, texts, .. } = self;
-        let seen = seen(lane.unjudged(), head).map_err(Fault::Client)?;
-        let read = request::read(kind.code(), seen).map_err(Fault::Client)?;
-        Ok(match read {
+    fn understand(&mut self, is_whole: bool, lane: &Lane) -> Result<Option<Plan>, Fault> {
+        let Self {
+            head, texts, walked, ..
+        } = self;
+        let packets = lane.unjudged().get(..*walked).unwrap_or_default();
+        let bytes = joined(packets, head).map_err(Fault::Client)?;
+        let seen = if is_whole {
+            Seen::Whole(bytes)
+        } else {
+            Seen::Head(bytes)
+        };
+        let read = request::read(self.kind.code(), seen).map_err(Fault::Client)?;
+        let plan = match read {
             Decoded::Message(request) => texts.understand(&request),
             Decoded::NeedMore { .. } => None,
-        })
+        };
+        if is_whole && plan.is_none() {
+            let what = "request";
+            return Err(Fault::Client(PeerMisbehaved::Truncated { what }));
+        }
+        Ok(plan)
     }
 
     /// Notes what the request would do. `Some`: it does not go on now.
@@ -189,28 +295,27 @@ impl Conversation {
         Some(Looked::Demand(Demand::Intent(intent)))
     }
 
+    /// Without the flag of a reset, which was made; tedious sets it on all packets of a message.
     fn pass(&mut self, header: Header, to_server: &mut Lane) -> Result<(), Fault> {
-        to_server.forward(header.length);
-        self.passed(header)
-    }
-
-    /// Without these flags, which were done with.
-    fn pass_without(&mut self, flags: Status, header: Header, to_server: &mut Lane) -> Result<(), Fault> {
-        to_server.discard(HEADER_BYTES);
-        self.scratch.clear();
-        let status = header.status.without(flags);
-        packet::put_header(&mut self.scratch, &Header { status, ..header });
-        to_server.add(&self.scratch);
-        to_server.forward(header.body_bytes());
-        self.passed(header)
-    }
-
-    fn passed(&mut self, header: Header) -> Result<(), Fault> {
+        let reset = resets(header);
+        if reset == Status::NORMAL {
+            to_server.forward(header.length);
+        } else {
+            to_server.discard(HEADER_BYTES);
+            self.scratch.clear();
+            let status = header.status.without(reset);
+            packet::put_header(&mut self.scratch, &Header { status, ..header });
+            to_server.add(&self.scratch);
+            to_server.forward(header.body_bytes());
+        }
         if !header.is_last() {
             return Ok(());
         }
         self.phase = Phase::Awaiting;
-        if header.status.has(Status::IGNORE) {
+        self.taken_back = header.status.has(Status::IGNORE);
+        // Before its end is there the server does nothing.
+        self.commit_sent = self.cleared && !self.taken_back;
+        if self.taken_back {
             self.try_step(Turn::dropped)
         } else {
             self.try_step(Turn::ended)
@@ -236,9 +341,11 @@ impl Conversation {
         let internal = (RefusalCode::Internal, Reason::Internal);
         let (code, reason) = self.refused.take().unwrap_or(internal);
         self.phase = Phase::Open;
-        self.reset_made = false;
         let unrecorded = code == RefusalCode::AuditUnavailable;
         let mut payload = Vec::new();
+        if std::mem::take(&mut self.reset_made) {
+            self.put_reset(&mut payload);
+        }
         // A client that drops its request only waits for the end.
         if !header.status.has(Status::IGNORE) {
             let refusal = self.refusal(code, reason);
@@ -285,7 +392,9 @@ impl Conversation {
             asked: Asked::Transaction,
             owner: Owner::Client,
         };
-        self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, error);
+        if !error.is_empty() {
+            self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, error);
+        }
         let mut payload = Vec::new();
         put_rollback(&mut payload, self.open.descriptor, None);
         self.scratch.clear();
@@ -323,26 +432,24 @@ const fn asked(kind: PacketKind) -> Option<Asked> {
     }
 }
 
-/// The payload of the message at the front, as far as whole packets of it are there. One packet is looked at
-/// where it lies; of several the bodies are put together in `head`.
-fn seen<'a>(bytes: &'a [u8], head: &'a mut Vec<u8>) -> Result<Seen<'a>, PeerMisbehaved> {
+/// The flag of a reset that a packet has.
+const fn resets(header: Header) -> Status {
+    let flags = Status::RESET.with(Status::RESET_SKIP_TRAN).bits();
+    Status::new(header.status.bits() & flags)
+}
+
+/// The bodies of whole packets. One is looked at where it lies; several are put together in `head`.
+fn joined<'a>(packets: &'a [u8], head: &'a mut Vec<u8>) -> Result<&'a [u8], PeerMisbehaved> {
     head.clear();
-    let mut rest = bytes;
-    let mut first = true;
+    let mut rest = packets;
     while let Decoded::Message(header) = packet::header(rest, packet::PACKET_BYTES_MAX)? {
-        let Some((packet, after)) = rest.split_at_checked(header.length) else {
-            break;
-        };
+        let (packet, after) = rest.split_at_checked(header.length).unwrap_or((rest, &[]));
         let body = packet.get(HEADER_BYTES..).unwrap_or_default();
-        if first && header.is_last() {
-            return Ok(Seen::Whole(body));
+        if head.is_empty() && after.is_empty() {
+            return Ok(body);
         }
-        first = false;
         head.extend_from_slice(body);
         rest = after;
-        if header.is_last() {
-            return Ok(Seen::Whole(head));
-        }
     }
-    Ok(Seen::Head(head))
+    Ok(head)
 }

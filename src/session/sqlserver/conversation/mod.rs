@@ -101,8 +101,16 @@ pub(in crate::session) struct Conversation {
     texts: Texts,
     /// The request under way, understood.
     plan: Option<Plan>,
-    /// Its intent is on disk, or it needs none.
+    /// Its intent is on disk.
     cleared: bool,
+    /// The kind of its packets.
+    kind: PacketKind,
+    /// Bytes of whole packets of a request that is still to be understood.
+    walked: usize,
+    /// With fewer of them it is not read again.
+    wanted: usize,
+    /// Its client took it back before it was whole.
+    taken_back: bool,
     /// The reset that its header asks for was made.
     reset_made: bool,
     /// The client waits for the acknowledgement of a reset.
@@ -116,6 +124,10 @@ pub(in crate::session) struct Conversation {
     reply: ReplySoFar,
     /// The answer to our question, as far as it has come.
     answer: Vec<u8>,
+    /// What reached the client ends in the middle of a token.
+    torn: bool,
+    /// What has become of work outside of a transaction, should none be open. Is its intent on disk?
+    unsettled: Option<(Outcome, bool)>,
     /// Has the id of this transaction been asked for since the last work in it?
     asked: bool,
     /// Must the connection be closed in the end?
@@ -174,6 +186,10 @@ impl Conversation {
             texts: Texts::default(),
             plan: None,
             cleared: false,
+            kind: PacketKind::Batch,
+            walked: 0,
+            wanted: 0,
+            taken_back: false,
             reset_made: false,
             owes_reset: false,
             refused: None,
@@ -182,6 +198,8 @@ impl Conversation {
             reader: Reader::default(),
             reply: ReplySoFar::default(),
             answer: Vec::new(),
+            torn: false,
+            unsettled: None,
             asked: false,
             spoiled: false,
             replied: 0,
@@ -225,7 +243,7 @@ impl Conversation {
             kind,
             status,
             length: body.len() + packet::HEADER_BYTES,
-            spid: self.spid,
+            spid: if kind == PacketKind::Reply { self.spid } else { 0 },
             number: 1,
         };
         packet::put_header(&mut self.scratch, &header);
@@ -280,7 +298,6 @@ impl Dialogue for Conversation {
 
     fn intent_written(&mut self, _: &mut Lane) {
         self.cleared = true;
-        self.commit_sent = true;
         self.phase = Phase::Open;
     }
 
@@ -352,7 +369,9 @@ impl Dialogue for Conversation {
     }
 
     fn abandon(&mut self, now: SystemTime) -> Option<Record> {
-        let outcome = if self.commit_sent {
+        // Told by the server, with nobody left to wait for it.
+        self.records.append(&mut self.held);
+        let outcome = if self.commit_sent || self.unsettled.is_some() {
             Outcome::InDoubt
         } else {
             Outcome::Aborted
@@ -365,7 +384,7 @@ impl Dialogue for Conversation {
 
     fn put_farewell(&self, out: &mut Vec<u8>, refusal: &Refusal) {
         // In the middle of a token nothing that follows could be read.
-        if self.reader.is_between_tokens() {
+        if !self.torn {
             let mut payload = Vec::new();
             refusal::put_farewell(&mut payload, refusal);
             refusal::put_reply(out, self.spid, &payload);

@@ -56,8 +56,14 @@ impl Conversation {
             Question::Count => (COUNT, Status::NORMAL),
             Question::Reset(status) => (self.prelude.as_str(), status),
         };
+        // A reset ends the transaction before the text is looked at.
+        let descriptor = if status.has(Status::RESET) {
+            0
+        } else {
+            self.open.descriptor
+        };
         let mut payload = Vec::new();
-        put_batch(&mut payload, self.open.descriptor, None, text);
+        put_batch(&mut payload, descriptor, None, text);
         self.scratch.clear();
         packet::put_message(
             &mut self.scratch,
@@ -106,11 +112,14 @@ impl Conversation {
             Question::Count => {
                 let Some(Value::Int(count)) = value else {
                     self.spoiled = true;
+                    if self.unsettled.take().is_some() {
+                        self.close(Outcome::InDoubt, now);
+                    }
                     return Ok(());
                 };
                 self.counted(u32::try_from(count).unwrap_or(u32::MAX), now);
             }
-            Question::Reset(_) => self.was_reset(now)?,
+            Question::Reset(status) => self.was_reset(status, now)?,
         }
         Ok(())
     }
@@ -119,19 +128,27 @@ impl Conversation {
     fn counted(&mut self, depth: u32, now: SystemTime) {
         let ended = self.open.depth > 0 && depth == 0;
         let began = self.open.depth == 0 && depth > 0;
+        let unsettled = self.unsettled.take();
         self.open.depth = depth;
         if ended {
             self.open = Open::default();
             // It ended, and nobody said how.
             self.close(Outcome::InDoubt, now);
         } else if began {
+            self.asked = false;
             self.ledger.began(now);
+            if unsettled.is_some_and(|(_, cleared)| cleared) {
+                // Some of it may have been committed before.
+                self.ledger.mark_partial();
+            }
+        } else if let Some((outcome, _)) = unsettled.filter(|_| depth == 0) {
+            self.close(outcome, now);
         }
         self.records.append(&mut self.held);
     }
 
     /// The session is new, and belongs to the same client.
-    fn was_reset(&mut self, now: SystemTime) -> Result<(), Fault> {
+    fn was_reset(&mut self, status: Status, now: SystemTime) -> Result<(), Fault> {
         let mut reset = false;
         let mut error = None;
         let mut reader = Reader::default();
@@ -147,7 +164,7 @@ impl Conversation {
             let what = format!("the reset was not made (error {error:?})");
             return Err(Fault::OutOfTurn { what });
         }
-        if self.open.depth > 0 {
+        if self.open.depth > 0 && status.has(Status::RESET) {
             self.open = Open::default();
             self.close(Outcome::Aborted, now);
             self.records.append(&mut self.held);

@@ -22,6 +22,8 @@ use super::{Cancelled, Conversation, Open, Phase, whole_packet};
 
 /// Bytes of a DONE: token, status, command, rows.
 const DONE_BYTES: usize = 13;
+/// In its status, which stands behind the token: more follows.
+const DONE_MORE: u8 = 0x01;
 
 /// What a token of a reply means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +55,16 @@ pub(super) struct ReplySoFar {
     pub(super) count_unclear: bool,
     /// The server told of a transaction that began or ended.
     told: bool,
-    /// The end of a reply that was cancelled for its time is still to be said.
-    end_owed: bool,
+    /// One did in the request that is answered.
+    ended: bool,
+    /// The rest of it cannot be read.
+    lost: bool,
+    /// The packet at the front ends in the middle of a token.
+    cut: bool,
+    /// The message ended with a DONE that says so.
+    complete: bool,
+    /// Of a reply that is cancelled for its time: what may be the beginning of the acknowledgement.
+    tail: Vec<u8>,
     /// The reply to a request that was cancelled for its time came to its own good end.
     in_time: bool,
 }
@@ -93,10 +103,13 @@ impl Conversation {
                     }
                     self.wonder(to_server)?;
                 }
-                // An answer before its question has ended, as when a bulk load fails early.
+                // An answer before its question has ended, as when a bulk load fails early: its own end waits.
                 Phase::Passing => {
                     self.spoiled = true;
-                    to_client.forward(header.length);
+                    if header.is_last() {
+                        return Ok(Verdict::More { at_least: 0 });
+                    }
+                    self.reply_packet(header, to_client, now)?;
                 }
                 Phase::Holding => return Ok(Verdict::More { at_least: 0 }),
                 Phase::Open | Phase::Dropping | Phase::Writing => {
@@ -119,42 +132,41 @@ impl Conversation {
             let body = to_client.unjudged().get(HEADER_BYTES..header.length);
             self.read_tokens(body.unwrap_or_default())?;
             self.reply.read = true;
+            self.reply.cut = !self.reader.is_between_tokens();
             self.take_notes(now);
             if header.is_last() {
                 self.end_of_message(now);
             }
         }
         // What the reply acknowledges must be on disk before its end goes on.
-        if header.is_last()
-            && let Some(outcome) = self.held.pop()
-        {
+        if header.is_last() && !self.held.is_empty() {
             self.phase = Phase::Holding;
-            return Ok(Some(Demand::Outcome(outcome)));
+            return Ok(Some(Demand::Outcome(self.held.remove(0))));
         }
         self.reply.read = false;
         if std::mem::take(&mut self.owes_reset) {
             let mut payload = Vec::new();
-            put_reset_ack(&mut payload);
-            put_database(&mut payload, &self.database, &self.database);
+            self.put_reset(&mut payload);
             self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, &payload);
         }
         self.forward_reply(header, to_client);
+        self.torn = self.reply.cut && !header.is_last();
         if header.is_last() {
             self.message_forwarded(now)?;
         }
         Ok(None)
     }
 
+    /// What tells the client of the reset that it asked for.
+    pub(super) fn put_reset(&self, payload: &mut Vec<u8>) {
+        put_reset_ack(payload);
+        put_database(payload, &self.database, &self.database);
+    }
+
     fn read_tokens(&mut self, body: &[u8]) -> Result<(), Fault> {
         let Self { reader, reply, .. } = self;
-        let mut handles = 0;
         reader
-            .read(body, &mut |event| {
-                if let Some(note) = note(&event) {
-                    handles += usize::from(matches!(note, Note::Handle(_)));
-                    reply.notes.push(note);
-                }
-            })
+            .read(body, &mut |event| reply.notes.extend(note(&event)))
             .map_err(Fault::Server)
     }
 
@@ -164,10 +176,17 @@ impl Conversation {
         for note in notes.drain(..) {
             match note {
                 Note::Began(descriptor) => {
+                    if std::mem::take(&mut self.reply.ended) {
+                        self.note_again(now);
+                    }
                     self.reply.told = true;
                     self.open = Open { depth: 1, descriptor };
                     self.asked = false;
                     self.ledger.began(now);
+                    if self.cleared && self.plan.as_ref().is_some_and(|plan| plan.managed.is_none()) {
+                        // Some of it may have been committed before.
+                        self.ledger.mark_partial();
+                    }
                 }
                 Note::Committed => self.ended(Outcome::Committed, now),
                 Note::RolledBack => self.ended(Outcome::Aborted, now),
@@ -181,7 +200,8 @@ impl Conversation {
                     self.ended(outcome, now);
                 }
                 Note::Counted(kind, rows) => {
-                    self.reply.succeeded = true;
+                    self.reply.succeeded |=
+                        matches!(kind, Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge);
                     self.ledger.counted(kind, rows);
                 }
                 Note::Failed => self.reply.failed = true,
@@ -194,6 +214,7 @@ impl Conversation {
                 // From here on nobody knows what the reply says: the connection serves nobody after this client.
                 Note::Lost => {
                     self.spoiled = true;
+                    self.reply.lost = true;
                     self.reply.count_unclear = true;
                 }
             }
@@ -203,8 +224,20 @@ impl Conversation {
 
     fn ended(&mut self, outcome: Outcome, now: SystemTime) {
         self.reply.told = true;
+        self.reply.ended = true;
         self.open = Open::default();
         self.close(outcome, now);
+    }
+
+    /// A transaction of the request under way is on record with all its statements. What comes behind it may
+    /// be any of them.
+    fn note_again(&mut self, now: SystemTime) {
+        let Some(plan) = self.plan.as_ref().filter(|plan| !plan.plain_read) else {
+            return;
+        };
+        for (text, kind) in &plan.statements {
+            self.ledger.again(text, *kind, now);
+        }
     }
 
     /// The transaction that was open, or what committed by itself, is over.
@@ -233,23 +266,46 @@ impl Conversation {
         if matches!(self.cancelled, Cancelled::ForTime(_)) && !self.reply.acknowledged {
             self.reply.in_time = end == End::Complete && !self.reply.failed;
         }
+        self.reply.complete = end == End::Complete;
         let Some(plan) = &self.plan else { return };
+        let works_on = self.reply.ended && plan.works_behind_its_end();
         let failed = self.reply.failed || self.reply.acknowledged;
         // What the words of the statements say, where the server says nothing.
-        if !self.habits.tells_transactions && plan.managed.is_none() {
+        if !self.habits.tells_transactions && plan.managed.is_none() && !self.taken_back {
             match plan.depth_after(self.open.depth, self.implicit) {
                 Some(depth) if !failed => self.by_words(depth, now),
-                Some(depth) if depth == self.open.depth && plan.ends_by_commit().is_none() => {}
+                // Outside of a transaction a failure ends none.
+                Some(0) if self.open.depth == 0 && plan.ends_by_commit().is_none() => {}
                 Some(_) | None => self.reply.count_unclear = true,
             }
         }
-        // Where the count is unclear the work may be part of a transaction that is open now.
-        if self.open.depth == 0 && !self.reply.count_unclear && self.ledger.may_have_written() {
-            let outcome = match (failed, self.reply.succeeded) {
-                (true, false) => Outcome::Aborted,
-                (false, _) | (true, true) => Outcome::Committed,
-            };
-            self.close(outcome, now);
+        if self.open.depth == 0 && works_on {
+            self.note_again(now);
+        }
+        if self.open.depth == 0 && self.ledger.may_have_written() {
+            let outcome = self.by_itself(failed);
+            if self.reply.count_unclear {
+                // The work may be part of a transaction that is open now.
+                self.unsettled = Some((outcome, self.cleared));
+            } else {
+                self.close(outcome, now);
+            }
+        }
+    }
+
+    /// What has become of work outside of a transaction.
+    fn by_itself(&self, failed: bool) -> Outcome {
+        let one = self.plan.as_ref().is_some_and(Plan::is_one_statement);
+        match self.reply {
+            _ if self.taken_back => Outcome::Aborted,
+            ReplySoFar { lost: true, .. } => Outcome::InDoubt,
+            _ if !failed => Outcome::Committed,
+            // What was counted may be what was rolled back.
+            ReplySoFar { ended: true, .. } => Outcome::InDoubt,
+            ReplySoFar { succeeded: true, .. } => Outcome::Committed,
+            ReplySoFar { failed: true, .. } if one => Outcome::Aborted,
+            // Under NOCOUNT nothing tells what went well before.
+            _ => Outcome::InDoubt,
         }
     }
 
@@ -280,38 +336,57 @@ impl Conversation {
     /// The packet as it is, or with the end that a statement has which was cancelled for its time.
     fn forward_reply(&mut self, header: Header, to_client: &mut Lane) {
         let Cancelled::ForTime(limit) = self.cancelled else {
+            // Of a packet that was cut before its client cancelled as well.
+            let tail = std::mem::take(&mut self.reply.tail);
+            if !tail.is_empty() {
+                self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, &tail);
+            }
             return to_client.forward(header.length);
         };
-        if !header.is_last() {
-            return to_client.forward(header.length);
-        }
-        if !self.reply.acknowledged {
-            // Its own end came first. It goes on if it is a good one; else the error is still to come.
-            if self.reply.in_time {
-                return to_client.forward(header.length);
-            }
-            self.reply.end_owed = true;
-            let body = self.body(header, to_client);
-            to_client.discard(header.length);
-            return self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, &body);
-        }
-        let mut body = self.body(header, to_client);
+        let mut body = std::mem::take(&mut self.reply.tail);
+        let own = to_client.unjudged().get(HEADER_BYTES..header.length);
+        body.extend_from_slice(own.unwrap_or_default());
         to_client.discard(header.length);
-        // The acknowledgement of an attention that the client knows nothing of.
-        body.truncate(body.len().saturating_sub(DONE_BYTES));
-        if self.reply.in_time {
-            return;
+        if !header.is_last() {
+            // The beginning of a DONE may be that of the acknowledgement.
+            let left = body.len().saturating_sub(self.reader.unfinished_done());
+            self.reply.tail = body.split_off(left);
+            return self.put_packets(to_client, Status::NORMAL, &body);
         }
-        let reason = Reason::StatementTimeout { limit };
-        let refusal = self.refusal(RefusalCode::StatementTimeout, reason);
-        refusal::put_in_session(&mut body, &refusal);
-        put_done(&mut body, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
-        self.add_packet(to_client, PacketKind::Reply, Status::EOM, &body);
+        if self.reply.acknowledged {
+            // Of an attention that the client knows nothing of.
+            body.truncate(body.len().saturating_sub(DONE_BYTES));
+            if self.reply.in_time {
+                return;
+            }
+            let reason = Reason::StatementTimeout { limit };
+            let refusal = self.refusal(RefusalCode::StatementTimeout, reason);
+            refusal::put_in_session(&mut body, &refusal);
+            put_done(&mut body, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
+            return self.put_packets(to_client, Status::EOM, &body);
+        }
+        // Its own end came first. It goes on if it is a good one; else the error is still to come.
+        if self.reply.in_time {
+            return self.put_packets(to_client, Status::EOM, &body);
+        }
+        let done = body.len().checked_sub(DONE_BYTES).filter(|_| self.reply.complete);
+        if let Some(status) = done.and_then(|at| body.get_mut(at.saturating_add(1))) {
+            *status |= DONE_MORE;
+        }
+        self.put_packets(to_client, Status::NORMAL, &body);
     }
 
-    fn body(&self, header: Header, lane: &Lane) -> Vec<u8> {
-        let body = lane.unjudged().get(HEADER_BYTES..header.length);
-        body.unwrap_or_default().to_vec()
+    /// Puts a body into the lane in packets of the size that was agreed on; this status is that of the last.
+    fn put_packets(&mut self, to_client: &mut Lane, status: Status, body: &[u8]) {
+        let room = self.packet_bytes.saturating_sub(HEADER_BYTES).max(1);
+        let mut rest = body;
+        while let Some((packet, after)) = rest.split_at_checked(room).filter(|(_, after)| !after.is_empty()) {
+            self.add_packet(to_client, PacketKind::Reply, Status::NORMAL, packet);
+            rest = after;
+        }
+        if !rest.is_empty() || status.has(Status::EOM) {
+            self.add_packet(to_client, PacketKind::Reply, status, rest);
+        }
     }
 
     /// A message of the server went on whole.
@@ -348,6 +423,7 @@ impl Conversation {
         self.ledger.settled(now);
         self.commit_sent = false;
         self.cleared = false;
+        self.taken_back = false;
         let Some(plan) = self.plan.take() else { return };
         self.spoiled |= plan.poisons;
         let failed = self.reply.failed;
