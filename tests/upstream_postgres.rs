@@ -151,6 +151,7 @@ fn key(login: &str) -> PoolKey {
         target: "orders".into(),
         database: "postgres".into(),
         login: login.into(),
+        identity: None,
         settings: vec![],
     }
 }

@@ -208,6 +208,7 @@ fn ends_at(entry: &Entry) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::password::Password;
     use crate::credential::naming::{Epoch, LoginName};
     use crate::domain::clock::Random;
 
@@ -239,9 +240,10 @@ mod tests {
             key: key(),
             lease: Arc::new(Lease {
                 login: LoginName::found("gp_a_b_c").unwrap(),
-                password: Secret::new("secret".to_owned()),
+                password: Password::new("secret"),
                 target: "orders".into(),
                 role: "writer".into(),
+                minted: true,
             }),
             verifier: Secret::new(String::new()),
             facts: Arc::default(),

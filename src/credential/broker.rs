@@ -18,18 +18,29 @@ use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
 use crate::credential::live::{self, Finding};
 use crate::credential::naming::LoginName;
+use crate::credential::unminted::{self, Unminted};
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::measure::{Histogram, Reading};
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, TargetName};
 use crate::policy::Grant;
+use crate::tls::ProvenServer;
 
 /// Sessions that may wait for a login at one time: more than a listener admits before login.
 const WAITING_MAX: usize = 4096;
 /// A little above the time that the task gives itself to end logins.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// What clients' connections log in as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logins {
+    /// A login of their identity's own, minted by the broker.
+    Minted,
+    /// The broker's own user, gatepost's managed identity. The server sees one user, whoever the client is.
+    BrokersOwn,
+}
 
 /// One target's broker.
 #[derive(Clone, Debug)]
@@ -39,9 +50,12 @@ pub struct BrokerSettings {
     /// The first is where the broker itself connects.
     pub databases: Vec<DatabaseName>,
     pub user: String,
-    pub password: Secret<String>,
+    pub password: Password,
     /// `None` connects without TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Of `tls`. Without it no token is shown.
+    pub proven_server: Option<ProvenServer>,
+    pub logins: Logins,
     pub installation: Installation,
     pub replica: ReplicaName,
 }
@@ -54,6 +68,7 @@ impl BrokerSettings {
             user: self.user.clone(),
             password: self.password.clone(),
             tls: self.tls.clone(),
+            proven_server: self.proven_server,
             control: control.clone(),
         }
     }
@@ -123,10 +138,19 @@ impl Broker {
         let state = Mutex::new((Err("not connected yet".to_owned()), None));
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
-        let world = World::new(accesses, settings.home(), journal, random, retire);
+        let (home, logins) = (settings.home(), settings.logins);
         let (settings, updates) = watch::channel(Arc::new(settings));
-        let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
-        control.spawn(actor.run(inbox));
+        match logins {
+            Logins::Minted => {
+                let world = World::new(accesses, home, journal, random, retire);
+                let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
+                control.spawn(actor.run(inbox));
+            }
+            Logins::BrokersOwn => {
+                let unminted = Unminted::new(updates, Arc::clone(&state), random, control.clone());
+                control.spawn(unminted.run(inbox));
+            }
+        }
         Self {
             commands,
             state,
@@ -215,6 +239,7 @@ impl Broker {
                 user: settings.user,
                 password: settings.password,
                 tls: settings.tls,
+                proven_server: settings.proven_server,
                 ..BrokerSettings::clone(current)
             });
         });
@@ -274,6 +299,9 @@ pub async fn check_live(
     control: &Handle,
 ) -> Result<Vec<Finding>, BrokerError> {
     let connection = settings.access(control).connect(&settings.home()).await?;
+    if settings.logins == Logins::BrokersOwn {
+        return unminted::missing(&connection, roles).await;
+    }
     let mut findings = live::missing(&connection, roles).await?;
     findings.extend(live::surroundings(&connection, roles, &settings.databases).await?);
     Ok(findings)

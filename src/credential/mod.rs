@@ -5,7 +5,7 @@
 //! login. `postgres` has every statement that is sent, `connection` how the server is reached and
 //! what its errors mean, `ending` how a login ends, `sweep` who ends what a dead replica left.
 //! `naming` and `verifier` are pure. `roles` compares declared roles with a database at deploy
-//! time; `live` says what a broker lacks.
+//! time; `live` says what a broker lacks. `unminted` is for targets at which nothing is minted.
 
 pub mod broker;
 pub mod doctor;
@@ -25,10 +25,11 @@ mod guard;
 mod inspection;
 mod postgres;
 mod sweep;
+mod unminted;
 mod verifier;
 
 pub use actor::Rotated;
-pub use broker::{Broker, BrokerSettings, Retire, check_live};
+pub use broker::{Broker, BrokerSettings, Logins, Retire, check_live};
 pub use error::{BrokerError, LeaseError};
 pub use inspection::TAMPER_CHECK_SQL;
 pub use lease::{Lease, LeaseHold};

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::credential::broker::Logins;
 use crate::credential::connection::{Access, Connection, grant_connect};
 use crate::credential::error::BrokerError;
 use crate::credential::naming::{MINTED_GROUP, quote_name};
 use crate::credential::postgres::ADMIN_PER_ROLE;
 use crate::domain::ids::RoleName;
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, TargetName};
 use crate::policy::{Objects, RoleDeclaration};
+use crate::tls::ProvenServer;
 
 /// Who compares and applies: an administrator's credential, used at deploy time only.
 #[derive(Clone, Debug)]
@@ -26,11 +28,15 @@ pub struct DeployAccess {
     pub target: TargetName,
     pub address: (String, u16),
     pub user: String,
-    pub password: Secret<String>,
+    pub password: Password,
     /// `None` connects without TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// The role that mints logins and is to be able to hand the declared roles out.
+    /// Of `tls`. Without it no token is shown.
+    pub proven_server: Option<ProvenServer>,
+    /// The role that mints logins and is to be able to hand the declared roles out; or, where nothing is
+    /// minted, the user whose roles they are to be.
     pub broker: String,
+    pub logins: Logins,
     pub control: Handle,
 }
 
@@ -41,6 +47,7 @@ impl DeployAccess {
             address: self.address.clone(),
             user: self.user.clone(),
             password: self.password.clone(),
+            proven_server: self.proven_server,
             tls: self.tls.clone(),
             control: self.control.clone(),
         }
@@ -131,9 +138,10 @@ pub async fn plan(access: &DeployAccess, declared: &[RoleDeclaration]) -> Result
             connection: &connection,
             database,
             broker: &access.broker,
+            logins: access.logins,
             plan: &mut plan,
         };
-        if seen.insert(MINTED_GROUP.to_owned()) {
+        if access.logins == Logins::Minted && seen.insert(MINTED_GROUP.to_owned()) {
             comparison.role(MINTED_GROUP).await.map_err(server)?;
         }
         for role in roles {
@@ -173,20 +181,26 @@ struct Comparison<'a> {
     connection: &'a Connection,
     database: &'a DatabaseName,
     broker: &'a str,
+    logins: Logins,
     plan: &'a mut Plan,
 }
 
 impl Comparison<'_> {
-    /// The role itself, and that the broker can hand it out.
+    /// The role itself, and that the broker can hand it out, or has it.
     async fn role(&mut self, name: &str) -> Result<(), BrokerError> {
         let quoted = quote_name(name);
         let there = exists(self.connection, name).await?;
         if !there {
             self.step(format!("CREATE ROLE {quoted} NOLOGIN"));
         }
-        let admin = there && self.broker_has_admin(name).await?;
-        if !admin && self.connection.version().await? >= ADMIN_PER_ROLE {
-            let broker = quote_name(self.broker);
+        let broker = quote_name(self.broker);
+        if self.logins == Logins::BrokersOwn {
+            if !(there && self.broker_has(name, "USAGE").await?) {
+                self.step(format!("GRANT {quoted} TO {broker}"));
+            }
+        } else if !(there && self.broker_has(name, "MEMBER WITH ADMIN OPTION").await?)
+            && self.connection.version().await? >= ADMIN_PER_ROLE
+        {
             // Neither inheriting nor SET: the broker gets what a role may do only through a login that
             // it is about to drop.
             self.step(format!(
@@ -199,12 +213,11 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn broker_has_admin(&self, role: &str) -> Result<bool, BrokerError> {
-        let sql =
-            "SELECT pg_has_role($1::name, oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles WHERE rolname = $2";
+    async fn broker_has(&self, role: &str, how: &str) -> Result<bool, BrokerError> {
+        let sql = "SELECT pg_has_role($1::name, oid, $3) FROM pg_roles WHERE rolname = $2";
         let rows = self
             .connection
-            .query("reading memberships", sql, &[&self.broker, &role])
+            .query("reading memberships", sql, &[&self.broker, &role, &how])
             .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }

@@ -331,6 +331,7 @@ impl Gate {
             target: target.clone(),
             database: database.clone(),
             login: Arc::from(lease.lease().login().as_str()),
+            identity: (!lease.is_minted()).then(|| share.holder.identity.clone()),
             settings: presented.settings.clone(),
         };
         let (broker, login) = (self.shared.brokers.get(target), lease.lease().login().as_str());
@@ -358,6 +359,7 @@ impl Gate {
             Unconnected::Refused(refused)
         })?;
         let prelude = Prelude {
+            minted: lease.is_minted(),
             application: presented.application.as_deref(),
             session,
             correlation: presented.correlation.as_ref(),

@@ -60,6 +60,8 @@ impl Refuse for PreludeError {
 /// What a session has of its own.
 #[derive(Debug)]
 pub(super) struct Prelude<'a> {
+    /// Then the login's own state is looked at, too; another is not ours to judge.
+    pub(super) minted: bool,
     /// What the client calls itself.
     pub(super) application: Option<&'a str>,
     pub(super) session: SessionId,
@@ -70,7 +72,7 @@ pub(super) struct Prelude<'a> {
 /// triggers to read; and on a new connection asks whether the login is still as it was minted.
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let mut text = String::new();
-    if checkout.fresh() {
+    if checkout.fresh() && prelude.minted {
         text.push_str(TAMPER_CHECK_SQL);
         text.push(';');
     }

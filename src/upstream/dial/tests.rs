@@ -23,7 +23,7 @@ async fn dial_scripted(mode: Mode, answer: Vec<u8>) -> Result<Dialed, DialError>
         socket.write_all(&answer).await.unwrap();
     };
     let address = address(port, mode);
-    let password = Secret::new("secret".to_owned());
+    let password = Password::new("secret");
     let key = key();
     let (dialed, ()) = tokio::join!(dial(&address, &key, &password, LIMIT), server);
     dialed
@@ -48,6 +48,7 @@ fn key() -> PoolKey {
         target: "orders".into(),
         database: "orders".into(),
         login: "gp_test".into(),
+        identity: None,
         settings: vec![],
     }
 }
@@ -101,7 +102,7 @@ async fn each_way_to_fail_has_its_own_name() {
 async fn a_silent_server_and_a_closed_port_end_in_time() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = address(listener.local_addr().unwrap().port(), Mode::Disable);
-    let password = Secret::new(String::new());
+    let password = Password::new("");
     let limit = Duration::from_millis(20);
     let error = dial(&address, &key(), &password, limit).await.unwrap_err();
     assert!(matches!(error, DialError::TimedOut(_)));

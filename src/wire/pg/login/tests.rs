@@ -23,6 +23,7 @@ fn settings() -> LoginSettings {
         binding: Binding::None,
         request_minor: 0,
         password_required: true,
+        in_clear: InClear::Refused,
     }
 }
 

@@ -1,0 +1,249 @@
+//! Targets at which nothing is minted: every connection logs in as the broker's own user, gatepost's
+//! managed identity, with a token of the moment. Nothing is renewed, replaced or dropped, and the server
+//! cannot tell one client from another but by what gatepost tells it.
+//!
+//! One connection is kept open all the same, so that readiness says whether the server lets us in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::credential::actor::{Command, Rotated, Wish};
+use crate::credential::broker::{BrokerSettings, State};
+use crate::credential::connection::{Access, Connection};
+use crate::credential::ending::Backoff;
+use crate::credential::error::{BrokerError, chain};
+use crate::credential::lease::{Lease, LeaseHold, LeaseId};
+use crate::credential::live::{Finding, FindingKind};
+use crate::credential::naming::{LoginName, quote_name};
+use crate::domain::clock::Random;
+use crate::domain::ids::RoleName;
+
+/// How often the connection is looked at.
+const TICK: Duration = Duration::from_secs(2);
+
+/// See the module. Answers what the task that mints answers.
+pub(super) struct Unminted {
+    settings: Arc<BrokerSettings>,
+    updates: watch::Receiver<Arc<BrokerSettings>>,
+    state: Arc<State>,
+    random: Arc<dyn Random>,
+    control: Handle,
+    link: Option<Connection>,
+    connecting: JoinSet<Result<Connection, BrokerError>>,
+    retry: Instant,
+    backoff: Backoff,
+}
+
+impl Unminted {
+    pub(super) fn new(
+        updates: watch::Receiver<Arc<BrokerSettings>>,
+        state: Arc<State>,
+        random: Arc<dyn Random>,
+        control: Handle,
+    ) -> Self {
+        let settings = Arc::clone(&updates.borrow());
+        Self {
+            settings,
+            updates,
+            state,
+            random,
+            control,
+            link: None,
+            connecting: JoinSet::new(),
+            retry: Instant::now(),
+            backoff: Backoff::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let (released, mut releases) = mpsc::unbounded_channel();
+        loop {
+            self.look();
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Shutdown(reply)) => {
+                        self.state.set(Err("shutting down".to_owned()));
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.obey(command, &released),
+                    None => return,
+                },
+                // Nothing ends with its last session.
+                Some(LeaseId(_)) = releases.recv() => {}
+                Some(connected) = self.connecting.join_next(), if !self.connecting.is_empty() => {
+                    if let Ok(result) = connected {
+                        self.connected(result);
+                    }
+                }
+                Ok(()) = self.updates.changed() => self.updated(),
+                () = tokio::time::sleep_until(self.wake_at()) => {}
+            }
+        }
+    }
+
+    fn obey(&self, command: Command, released: &mpsc::UnboundedSender<LeaseId>) {
+        // When nobody waits for an answer any more, there is nothing to undo.
+        match command {
+            Command::Lease(wish, reply) => {
+                let hold = LeaseHold::new(Arc::new(self.lease(wish)), LeaseId(0), released.clone());
+                let _ = reply.send(Ok(hold));
+            }
+            Command::Logins(reply) => {
+                let _ = reply.send(Vec::new());
+            }
+            Command::Rotate(reply) => {
+                let nothing = Rotated {
+                    target: self.settings.target.clone(),
+                    replaced: 0,
+                    draining: 0,
+                    dropped: 0,
+                };
+                let _ = reply.send(Ok(nothing));
+            }
+            // No login is an identity's own; its sessions end by themselves.
+            Command::End { reply, .. } => {
+                let _ = reply.send(0);
+            }
+            Command::Tampered { login, what } => {
+                tracing::warn!(login, what, "the managed identity's user is not as it should be");
+            }
+            // Nobody could have changed it for one identity alone, and the loop takes the last one.
+            Command::Suspect { .. } | Command::Shutdown(_) => {}
+        }
+    }
+
+    fn lease(&self, wish: Wish) -> Lease {
+        Lease {
+            login: LoginName::of_principal(&self.settings.user),
+            password: self.settings.password.clone(),
+            target: self.settings.target.clone(),
+            role: wish.key.role,
+            minted: false,
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        match (&self.link, self.connecting.is_empty()) {
+            (None, true) => tick.min(self.retry),
+            (Some(_), _) | (None, false) => tick,
+        }
+    }
+
+    /// Connects beside the other work, when there is no connection and it is time.
+    fn look(&mut self) {
+        if self.link.as_ref().is_some_and(Connection::is_closed) {
+            self.link = None;
+            self.state.set(Err("the connection was closed".to_owned()));
+        }
+        if self.link.is_none() && self.connecting.is_empty() && Instant::now() >= self.retry {
+            let (access, home) = (self.access(), self.settings.home());
+            self.connecting
+                .spawn(async move { access.connect(&home).await });
+        }
+    }
+
+    fn access(&self) -> Access {
+        self.settings.access(&self.control)
+    }
+
+    fn connected(&mut self, result: Result<Connection, BrokerError>) {
+        match result {
+            Ok(connection) => {
+                self.link = Some(connection);
+                self.backoff = Backoff::default();
+                self.state.set(Ok(()));
+            }
+            Err(error) => {
+                let why = chain(&error);
+                tracing::warn!(target_name = %self.settings.target, error = %why, "cannot connect as the managed identity");
+                self.state.set(Err(why));
+                self.retry = Instant::now() + self.backoff.next(&*self.random);
+            }
+        }
+    }
+
+    /// Somebody changed how the server is reached: that is tried at once.
+    fn updated(&mut self) {
+        self.settings = Arc::clone(&self.updates.borrow_and_update());
+        self.link = None;
+        self.connecting = JoinSet::new();
+        self.retry = Instant::now();
+    }
+}
+
+/// What a managed identity lacks, or has too much of, to be everybody's login. `roles` are those that
+/// policy declares here.
+pub(super) async fn missing(
+    connection: &Connection,
+    roles: &[RoleName],
+) -> Result<Vec<Finding>, BrokerError> {
+    let user: String = {
+        let sql = "SELECT current_user::text";
+        let row = connection.client().query_one(sql, &[]);
+        connection.limited("asking who we are", row).await?.get(0)
+    };
+    let mut findings = Vec::new();
+    for role in roles {
+        let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
+        let rows = connection.query("reading memberships", sql, &[&role.as_str()]).await?;
+        let quoted = quote_name(role.as_str());
+        match rows.first().map(|row| row.get::<_, bool>(0)) {
+            None => findings.push(Finding {
+                missing: role.to_string(),
+                sql: format!("CREATE ROLE {quoted} NOLOGIN"),
+                kind: FindingKind::MissingRole,
+            }),
+            Some(false) => findings.push(Finding {
+                missing: format!("membership of {user} in role {role}"),
+                sql: format!("GRANT {quoted} TO {}", quote_name(&user)),
+                kind: FindingKind::MissingPrivilege,
+            }),
+            Some(true) => {}
+        }
+    }
+    findings.extend(too_much(connection, &user, roles).await?);
+    Ok(findings)
+}
+
+/// Whatever the user has, every client has.
+async fn too_much(
+    connection: &Connection,
+    user: &str,
+    roles: &[RoleName],
+) -> Result<Vec<Finding>, BrokerError> {
+    let sql = "SELECT a.attribute, true FROM pg_roles AS r, LATERAL (VALUES ('SUPERUSER', rolsuper), \
+               ('CREATEROLE', rolcreaterole), ('CREATEDB', rolcreatedb), ('REPLICATION', rolreplication), \
+               ('BYPASSRLS', rolbypassrls)) AS a (attribute, there) WHERE r.rolname = current_user AND a.there \
+               UNION ALL SELECT g.rolname::text, false FROM pg_roles AS r JOIN pg_auth_members AS m ON m.member = r.oid \
+               JOIN pg_roles AS g ON g.oid = m.roleid WHERE r.rolname = current_user AND g.rolname <> ALL ($1) ORDER BY 1";
+    let roles: Vec<_> = roles.iter().map(RoleName::as_str).collect();
+    let rows = connection.query("reading the user's rights", sql, &[&roles]).await?;
+    let quoted = quote_name(user);
+    let finding = |row: &tokio_postgres::Row| {
+        let (name, is_attribute): (String, bool) = (row.get(0), row.get(1));
+        let (missing, sql) = if is_attribute {
+            (
+                format!("{name} of {user}, which every client has through it"),
+                format!("ALTER ROLE {quoted} NO{name}"),
+            )
+        } else {
+            (
+                format!("membership of {user} in role {name}, which policy does not declare here"),
+                format!("REVOKE {} FROM {quoted}", quote_name(&name)),
+            )
+        };
+        Finding {
+            missing,
+            sql,
+            kind: FindingKind::TooMuch,
+        }
+    };
+    Ok(rows.iter().map(finding).collect())
+}
