@@ -64,6 +64,7 @@ impl Unminted {
         let (released, mut releases) = mpsc::unbounded_channel();
         loop {
             self.look();
+            let wake = self.wake_at();
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Shutdown(reply)) => {
@@ -82,7 +83,7 @@ impl Unminted {
                     }
                 }
                 Ok(()) = self.updates.changed() => self.updated(),
-                () = tokio::time::sleep_until(self.wake_at()) => {}
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
     }

@@ -164,7 +164,7 @@ where
             .header(HOST, authority)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, "gatepost")
-            .body(Full::from(wanted.form.clone().unwrap_or_default()))
+            .body(Full::<Bytes>::from(wanted.form.clone().unwrap_or_default()))
             .map_err(|_| FetchError::Address { url: url() })?;
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();

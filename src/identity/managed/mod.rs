@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use crate::domain::{AwaitedToken, Clock, NoToken, Secret, TokenSource};
 use crate::identity::fetch::{self, PlainHttp};
@@ -55,6 +55,7 @@ struct Inner {
     settings: Settings,
     https: Option<HttpsTrust>,
     clock: Arc<dyn Clock>,
+    attempt_max: Duration,
     state: Mutex<State>,
 }
 
@@ -77,7 +78,8 @@ struct Held {
 struct Failing {
     count: u32,
     why: String,
-    retry: Instant,
+    /// An age of the process.
+    retry: Duration,
     /// It will be the same next time.
     refused: bool,
 }
@@ -94,7 +96,7 @@ enum Step {
     Take(Secret<String>),
     GiveUp(String),
     WaitForAnswer(watch::Receiver<()>),
-    WaitUntil(Instant),
+    Wait(Duration),
 }
 
 impl ManagedIdentity {
@@ -104,6 +106,7 @@ impl ManagedIdentity {
             settings,
             https,
             clock,
+            attempt_max: ATTEMPT_TIME_MAX,
             state: Mutex::default(),
         }))
     }
@@ -124,7 +127,7 @@ impl ManagedIdentity {
                 Step::GiveUp(why) => return Err(NoToken { why }),
                 // That the other end is gone is all there is to hear.
                 Step::WaitForAnswer(mut ended) => while ended.changed().await.is_ok() {},
-                Step::WaitUntil(moment) => sleep_until(moment).await,
+                Step::Wait(rest) => sleep(rest).await,
             }
         }
     }
@@ -161,11 +164,11 @@ impl Inner {
             return Step::Take(token);
         }
         match &state.failing {
-            Some(failing) if state.running.is_none() && Instant::now() < failing.retry => {
+            Some(failing) if state.running.is_none() && now < failing.retry => {
                 if failing.refused || failing.count >= FAILURES_WAITED_FOR {
                     Step::GiveUp(failing.why.clone())
                 } else {
-                    Step::WaitUntil(failing.retry)
+                    Step::Wait(failing.retry - now)
                 }
             }
             Some(_) | None => Step::WaitForAnswer(self.ask(state)),
@@ -182,9 +185,10 @@ impl Inner {
     }
 
     fn ask_if_due(self: &Arc<Self>) {
+        let now = self.clock.uptime();
         let state = self.state();
         let failing = state.failing.as_ref();
-        if !failing.is_some_and(|failing| Instant::now() < failing.retry) {
+        if !failing.is_some_and(|failing| now < failing.retry) {
             drop(self.ask(state));
         }
     }
@@ -300,7 +304,7 @@ struct Asking {
 
 impl Asking {
     async fn run(mut self) {
-        let fetched = timeout(ATTEMPT_TIME_MAX, self.source.fetch()).await;
+        let fetched = timeout(self.source.attempt_max, self.source.fetch()).await;
         self.outcome = Some(fetched.unwrap_or_else(|_| {
             let url = self.source.settings.endpoint.url(&self.source.settings.resource);
             Err(Failure::passing(format!("{url} did not answer in time")))
@@ -351,7 +355,7 @@ impl Asking {
         state.failing = Some(Failing {
             count,
             why: failure.why,
-            retry: Instant::now() + rest,
+            retry: self.source.clock.uptime() + rest,
             refused: failure.refused,
         });
     }
