@@ -242,7 +242,11 @@ fn passwords(settings: &Settings) -> Result<Passwords, Vec<Mistake>> {
 /// Where everybody logs in as one user, roles of different rights would only look like it.
 fn roles_that_would_be_one(settings: &Settings, policy: &Policy) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    for target in settings.targets.iter().filter(|it| it.logins == Logins::BrokersOwn) {
+    for target in settings
+        .targets
+        .iter()
+        .filter(|it| it.logins == Logins::BrokersOwn)
+    {
         let declared = policy.roles().iter().filter(|role| role.target == target.name);
         let names: BTreeSet<_> = declared.map(|role| role.name.to_string()).collect();
         if names.len() > 1 {

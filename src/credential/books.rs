@@ -208,9 +208,9 @@ fn ends_at(entry: &Entry) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::password::Password;
     use crate::credential::naming::{Epoch, LoginName};
     use crate::domain::clock::Random;
+    use crate::domain::password::Password;
 
     #[derive(Debug)]
     struct Zero;

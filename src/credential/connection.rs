@@ -37,7 +37,8 @@ const OPTIONS: &str = "-c search_path=pg_catalog -c datestyle=ISO -c timezone=UT
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A configuration that leads here was refused when it was read.
-const UNPROVEN: &str = "a token is shown only to a server that TLS has proven by chain and name (verify-full)";
+const UNPROVEN: &str =
+    "a token is shown only to a server that TLS has proven by chain and name (verify-full)";
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -85,7 +86,9 @@ impl Access {
             (Password::Token(_), None) => return Err(self.unreachable(UNPROVEN)),
         };
         let password = self.within(CONNECT_LIMIT, "getting a token", self.password.current());
-        let password = password.await?.map_err(|error| self.unreachable(error.to_string()))?;
+        let password = password
+            .await?
+            .map_err(|error| self.unreachable(error.to_string()))?;
         let mut config = Config::new();
         config
             .host(&self.address.0)

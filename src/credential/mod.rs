@@ -35,4 +35,5 @@ pub use inspection::TAMPER_CHECK_SQL;
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};
 pub use naming::{Epoch, LoginName, Mark};
+pub use unminted::SETTINGS_CHECK_SQL;
 pub use view::{LoginState, LoginView};

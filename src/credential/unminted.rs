@@ -26,6 +26,17 @@ use crate::domain::ids::RoleName;
 /// How often the connection is looked at.
 const TICK: Duration = Duration::from_secs(2);
 
+/// For a new upstream connection that logs in as everybody does, before anything else. A row is a setting
+/// that the user has of its own, to be read after "the login": a client can plant one (`ALTER ROLE` in
+/// dynamic SQL), and it would reach all others. Says where everything is from, as the check of minted
+/// logins does.
+pub const SETTINGS_CHECK_SQL: &str = "\
+    SELECT pg_catalog.concat('set ', pg_catalog.split_part(s.text, '=', 1), ' for itself') \
+    FROM pg_catalog.pg_roles AS r \
+    JOIN pg_catalog.pg_db_role_setting AS d ON d.setrole OPERATOR(pg_catalog.=) r.oid \
+    CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS s (text) \
+    WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER";
+
 /// See the module. Answers what the task that mints answers.
 pub(super) struct Unminted {
     settings: Arc<BrokerSettings>,
@@ -145,8 +156,7 @@ impl Unminted {
         }
         if self.link.is_none() && self.connecting.is_empty() && Instant::now() >= self.retry {
             let (access, home) = (self.access(), self.settings.home());
-            self.connecting
-                .spawn(async move { access.connect(&home).await });
+            self.connecting.spawn(async move { access.connect(&home).await });
         }
     }
 
@@ -193,7 +203,9 @@ pub(super) async fn missing(
     let mut findings = Vec::new();
     for role in roles {
         let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
-        let rows = connection.query("reading memberships", sql, &[&role.as_str()]).await?;
+        let rows = connection
+            .query("reading memberships", sql, &[&role.as_str()])
+            .await?;
         let quoted = quote_name(role.as_str());
         match rows.first().map(|row| row.get::<_, bool>(0)) {
             None => findings.push(Finding {
@@ -208,6 +220,19 @@ pub(super) async fn missing(
             }),
             Some(true) => {}
         }
+    }
+    for row in connection
+        .query("reading the user's settings", SETTINGS_CHECK_SQL, &[])
+        .await?
+    {
+        findings.push(Finding {
+            missing: format!(
+                "a user without settings of its own: {user} {}",
+                row.get::<_, String>(0)
+            ),
+            sql: format!("ALTER ROLE {} RESET ALL", quote_name(&user)),
+            kind: FindingKind::MissingPrivilege,
+        });
     }
     findings.extend(too_much(connection, &user, roles).await?);
     Ok(findings)
@@ -225,7 +250,9 @@ async fn too_much(
                UNION ALL SELECT g.rolname::text, false FROM pg_roles AS r JOIN pg_auth_members AS m ON m.member = r.oid \
                JOIN pg_roles AS g ON g.oid = m.roleid WHERE r.rolname = current_user AND g.rolname <> ALL ($1) ORDER BY 1";
     let roles: Vec<_> = roles.iter().map(RoleName::as_str).collect();
-    let rows = connection.query("reading the user's rights", sql, &[&roles]).await?;
+    let rows = connection
+        .query("reading the user's rights", sql, &[&roles])
+        .await?;
     let quoted = quote_name(user);
     let finding = |row: &tokio_postgres::Row| {
         let (name, is_attribute): (String, bool) = (row.get(0), row.get(1));

@@ -79,7 +79,11 @@ mod tests {
 
     impl TokenSource for Never {
         fn token(&self) -> AwaitedToken<'_> {
-            Box::pin(async { Err(NoToken { why: "never".to_owned() }) })
+            Box::pin(async {
+                Err(NoToken {
+                    why: "never".to_owned(),
+                })
+            })
         }
     }
 

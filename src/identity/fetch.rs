@@ -135,7 +135,12 @@ pub(super) async fn ask(request: &Request<'_>) -> Result<Response, FetchError> {
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|_| bad_address())?;
     let connector = TlsConnector::from(https.config());
-    exchange(&uri, request, connector.connect(name, socket).await.map_err(failed)?).await
+    exchange(
+        &uri,
+        request,
+        connector.connect(name, socket).await.map_err(failed)?,
+    )
+    .await
 }
 
 async fn exchange<S>(uri: &Uri, wanted: &Request<'_>, stream: S) -> Result<Response, FetchError>
@@ -174,7 +179,9 @@ where
         // Read piece by piece, and given up at the first byte too many.
         let limit = wanted.body_bytes_max;
         let body = Limited::new(response.into_body(), limit).collect().await;
-        let body = body.map_err(|_| FetchError::Body { url: url(), limit })?.to_bytes();
+        let body = body
+            .map_err(|_| FetchError::Body { url: url(), limit })?
+            .to_bytes();
         Ok(Response {
             status,
             retry_after: retry_after.map(Duration::from_secs),

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::credential::TAMPER_CHECK_SQL;
+use crate::credential::{SETTINGS_CHECK_SQL, TAMPER_CHECK_SQL};
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
@@ -60,7 +60,7 @@ impl Refuse for PreludeError {
 /// What a session has of its own.
 #[derive(Debug)]
 pub(super) struct Prelude<'a> {
-    /// Then the login's own state is looked at, too; another is not ours to judge.
+    /// If not, only what one client could have done to all others is looked for.
     pub(super) minted: bool,
     /// What the client calls itself.
     pub(super) application: Option<&'a str>,
@@ -72,8 +72,12 @@ pub(super) struct Prelude<'a> {
 /// triggers to read; and on a new connection asks whether the login is still as it was minted.
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let mut text = String::new();
-    if checkout.fresh() && prelude.minted {
-        text.push_str(TAMPER_CHECK_SQL);
+    if checkout.fresh() {
+        text.push_str(if prelude.minted {
+            TAMPER_CHECK_SQL
+        } else {
+            SETTINGS_CHECK_SQL
+        });
         text.push(';');
     }
     let name = application_name(prelude.application, prelude.session);

@@ -26,6 +26,8 @@ const APPLICATION_NAME: &str = "gatepost";
 /// Tells the server whose connection it is, where the login does not. A client can overwrite it: for
 /// triggers and people, not proof.
 const IDENTITY_SETTING: &str = "gatepost.identity";
+/// A subject may be as long as its token; the server takes start-up packets of 10,000 bytes.
+const IDENTITY_BYTES_MAX: usize = 1024;
 
 /// The wrong password for a role, or a role that may not log in any more.
 const INVALID_PASSWORD: &str = "28P01";
@@ -208,19 +210,16 @@ fn parameters(key: &PoolKey) -> Vec<(String, String)> {
     let identity = key.identity.iter().map(written);
     let identity = identity.map(|identity| (IDENTITY_SETTING.to_owned(), identity));
     // Of two alike the server takes the last: what a client asks for stands before it.
-    key.settings
-        .iter()
-        .cloned()
-        .chain(name)
-        .chain(identity)
-        .collect()
+    key.settings.iter().cloned().chain(name).chain(identity).collect()
 }
 
 /// `provider/tenant/subject`, the middle one empty where there is none. A NUL would end the text early.
 fn written(identity: &IdentityKey) -> String {
     let tenant = identity.tenant.as_deref().unwrap_or_default();
     let text = format!("{}/{tenant}/{}", identity.provider, identity.subject);
-    text.replace('\0', "")
+    let mut text = text.replace('\0', "");
+    text.truncate(text.floor_char_boundary(IDENTITY_BYTES_MAX));
+    text
 }
 
 /// TCP and, unless the target is plain, TLS.

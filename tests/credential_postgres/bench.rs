@@ -10,9 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::postgres::{Options, Server};
 use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
 use gatepost::credential::roles::{self, DeployAccess};
-use gatepost::credential::{
-    Broker, BrokerSettings, LeaseError, LeaseHold, LoginName, Logins, Mark, Retire,
-};
+use gatepost::credential::{Broker, BrokerSettings, LeaseError, LeaseHold, LoginName, Logins, Mark, Retire};
 use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Password, Place, Random, Secret};
 use gatepost::policy::{
     Decision, Grant, GrantDeclaration, Objects, Privilege, RoleDeclaration, SourceText, Surroundings,

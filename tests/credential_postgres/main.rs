@@ -73,7 +73,12 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
         .connect(login, one.password().secret().unwrap().expose(), "orders")
         .await;
     assert_eq!(expired.unwrap_err().code().unwrap().code(), "28P01");
-    assert!(!bench.server.log().contains(one.password().secret().unwrap().expose().as_str()));
+    assert!(
+        !bench
+            .server
+            .log()
+            .contains(one.password().secret().unwrap().expose().as_str())
+    );
 }
 
 #[tokio::test]

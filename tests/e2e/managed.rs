@@ -59,11 +59,14 @@ impl TokenGiver {
                 let (status, body) = match *token.lock().unwrap() {
                     Some(token) => (
                         "200 OK",
-                        format!(r#"{{"access_token": "{token}", "expires_in": "3600", "token_type": "Bearer"}}"#),
+                        format!(
+                            r#"{{"access_token": "{token}", "expires_in": "3600", "token_type": "Bearer"}}"#
+                        ),
                     ),
                     None => (
                         "400 Bad Request",
-                        r#"{"error": "invalid_request", "error_description": "Identity not found"}"#.to_owned(),
+                        r#"{"error": "invalid_request", "error_description": "Identity not found"}"#
+                            .to_owned(),
                     ),
                 };
                 let length = body.len();
@@ -108,7 +111,10 @@ fn gatepost(world: &World, giver: &TokenGiver, arguments: &[&str]) -> (bool, Str
     let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
         .args(arguments)
         .args(["--config", "gatepost.yaml"])
-        .env("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("http://{}", giver.address))
+        .env(
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+            format!("http://{}", giver.address),
+        )
         .current_dir(world.path("."))
         .output()
         .unwrap();
@@ -120,9 +126,15 @@ fn gatepost(world: &World, giver: &TokenGiver, arguments: &[&str]) -> (bool, Str
 fn token_is_nowhere(world: &World) {
     let server = fs::read_to_string(world.path("postgres/postgres.log")).unwrap();
     let journal = format!("{:?}", world.records());
-    for (text, of) in [(world.log(), "gatepost"), (server, "the server"), (journal, "the journal")] {
+    for (text, of) in [
+        (world.log(), "gatepost"),
+        (server, "the server"),
+        (journal, "the journal"),
+    ] {
         // The statement above that made the role is the test's own.
-        let shown = text.lines().any(|line| line.contains(TOKEN) && !line.contains("CREATE ROLE"));
+        let shown = text
+            .lines()
+            .any(|line| line.contains(TOKEN) && !line.contains("CREATE ROLE"));
         assert!(!shown, "{of} wrote the token down");
     }
 }
@@ -140,7 +152,10 @@ fn everybody_logs_in_as_the_managed_identity() {
 
     // Two roles would be one.
     let (good, told) = gatepost(&world, &giver, &["check"]);
-    assert!(!good && told.contains("can have only one role there, and it has orders_reader, orders_writer"), "{told}");
+    assert!(
+        !good && told.contains("can have only one role there, and it has orders_reader, orders_writer"),
+        "{told}"
+    );
     fs::write(world.path("policy.yaml"), POLICY).unwrap();
     let (good, told) = gatepost(&world, &giver, &["check"]);
     assert!(good, "{told}");
@@ -148,7 +163,10 @@ fn everybody_logs_in_as_the_managed_identity() {
     let by = ["--as", "postgres", "--password-file", "superuser-password"];
     let plan = [&["roles", "plan"], by.as_slice()].concat();
     let (_, told) = gatepost(&world, &giver, &plan);
-    assert!(told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"), "{told}");
+    assert!(
+        told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"),
+        "{told}"
+    );
     assert!(!told.contains("gatepost_minted"), "{told}");
     world.apply_roles();
 
@@ -189,15 +207,36 @@ fn everybody_logs_in_as_the_managed_identity() {
     assert_ne!(said[0].1, said[2].1);
     assert_eq!(world.sql("SELECT count(*) FROM orders"), "4");
 
+    // What a client plants on the login that all share reaches nobody.
+    world.sql("ALTER ROLE \"gatepost-prod\" SET search_path = planted");
+    let anew = [("PGOPTIONS", "-c statement_timeout=7s")];
+    let refused = world.psql_with(&other, &anew, "SELECT 1").refusal();
+    assert!(!refused.contains("search_path"), "{refused}");
+    assert!(world.log().contains("set search_path for itself"));
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    assert!(
+        !good && told.contains("ALTER ROLE \"gatepost-prod\" RESET ALL"),
+        "{told}"
+    );
+    world.sql("ALTER ROLE \"gatepost-prod\" RESET ALL");
+    world.psql_with(&other, &anew, "SELECT 1").well();
+
     let records = world.settled();
     for minted in ["login.minted", "login.renewed", "login.tampered", "login.dropped"] {
         assert!(of_event(&records, minted).is_empty(), "{minted}");
     }
     let outcomes = of_event(&records, "transaction.outcome");
-    let written = outcomes.iter().filter(|record| record["login"] == "gatepost-prod");
+    let written = outcomes
+        .iter()
+        .filter(|record| record["login"] == "gatepost-prod");
     assert!(written.count() >= 4, "{outcomes:?}");
     assert_eq!(world.logins(), [""; 0]);
-    assert!(giver.asked().iter().all(|request| request.contains("&client_id=mine")));
+    assert!(
+        giver
+            .asked()
+            .iter()
+            .all(|request| request.contains("&client_id=mine"))
+    );
     world.stop_proxy();
     world.verify_journal();
     token_is_nowhere(&world);
@@ -223,7 +262,9 @@ fn a_broker_with_a_token_mints_as_one_with_a_password() {
     assert!(login.starts_with("gp_e2e_"), "{login}");
     let asked = giver.asked();
     assert_eq!(asked.len(), 1, "one token for all connections: {asked:?}");
-    assert!(asked[0].starts_with("GET /msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fossrdbms-aad."));
+    assert!(
+        asked[0].starts_with("GET /msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fossrdbms-aad.")
+    );
     assert!(!of_event(&world.records(), "login.minted").is_empty());
     world.stop_proxy();
     assert_eq!(world.logins(), [""; 0]);

@@ -24,9 +24,7 @@ impl Resolver<'_, '_, '_> {
         let written = target.broker.get()?;
         let logins = self.logins(target, &written.value);
         let credential = match (&written.value.password, &written.value.managed_identity) {
-            (Some(password), None) => self
-                .secret_line(password.get())
-                .map(BrokerCredential::Password),
+            (Some(password), None) => self.secret_line(password.get()).map(BrokerCredential::Password),
             (None, Some(identity)) => {
                 let identity = self.managed_identity(identity, engine, mode);
                 identity.map(BrokerCredential::ManagedIdentity)

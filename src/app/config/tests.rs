@@ -421,7 +421,10 @@ fn a_managed_identity_takes_the_place_of_the_password() {
     );
     let identity = minting.broker.managed_identity().unwrap();
     assert_eq!(identity.resource, "https://ossrdbms-aad.database.windows.net");
-    assert!(matches!(&identity.endpoint, Endpoint::Imds { client_id: None, .. }));
+    assert!(matches!(
+        &identity.endpoint,
+        Endpoint::Imds { client_id: None, .. }
+    ));
 
     let lending = target(
         "credential: managed_identity\n    broker: {user: u, managed_identity: \
@@ -429,7 +432,10 @@ fn a_managed_identity_takes_the_place_of_the_password() {
     );
     assert_eq!(lending.logins, Logins::BrokersOwn);
     let identity = lending.broker.managed_identity().unwrap();
-    assert_eq!(identity.resource, "https://ossrdbms-aad.database.usgovcloudapi.net");
+    assert_eq!(
+        identity.resource,
+        "https://ossrdbms-aad.database.usgovcloudapi.net"
+    );
     assert!(matches!(&identity.endpoint, Endpoint::Imds { client_id: Some(id), .. } if id == "c"));
 }
 

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn an_issuers_words_are_short_and_hold_no_secret() {
-        let entra = br#"{"error": "invalid_client", "error_description": "AADSTS70021: No match.\r\nTrace ID: x"}"#;
+        let entra =
+            br#"{"error": "invalid_client", "error_description": "AADSTS70021: No match.\r\nTrace ID: x"}"#;
         assert_eq!(
             words(entra, "s").unwrap(),
             "invalid_client: AADSTS70021: No match."

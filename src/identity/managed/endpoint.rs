@@ -77,7 +77,9 @@ impl Endpoint {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let client_id = client_id.map(str::to_owned);
         match source {
-            Source::Auto if variable("AZURE_FEDERATED_TOKEN_FILE").is_some() => workload(client_id, &variable),
+            Source::Auto if variable("AZURE_FEDERATED_TOKEN_FILE").is_some() => {
+                workload(client_id, &variable)
+            }
             Source::Auto if variable("IDENTITY_ENDPOINT").is_some() => app_service(client_id, &variable),
             Source::Workload => workload(client_id, &variable),
             Source::AppService => app_service(client_id, &variable),
@@ -134,7 +136,9 @@ fn workload(
     let tenant = needed("AZURE_TENANT_ID")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     if !tenant.chars().all(plain) {
-        return Err(NotFound("AZURE_TENANT_ID is not a tenant's id or domain".to_owned()));
+        return Err(NotFound(
+            "AZURE_TENANT_ID is not a tenant's id or domain".to_owned(),
+        ));
     }
     let client_id = match client_id {
         Some(client_id) => client_id,
@@ -223,7 +227,10 @@ mod tests {
     use super::*;
 
     fn find(source: Source, client_id: Option<&str>, set: &[(&str, &str)]) -> Result<Endpoint, NotFound> {
-        let set: Vec<_> = set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let set: Vec<_> = set
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
         let variable = move |name: &str| {
             let found = set.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.clone())
@@ -258,9 +265,15 @@ mod tests {
         ));
         assert!(matches!(find(Source::Auto, None, &[]), Ok(Endpoint::Imds { .. })));
         // A source that is named is not looked for elsewhere.
-        assert!(matches!(find(Source::Imds, None, &both), Ok(Endpoint::Imds { .. })));
+        assert!(matches!(
+            find(Source::Imds, None, &both),
+            Ok(Endpoint::Imds { .. })
+        ));
         let empty = [("IDENTITY_ENDPOINT", "")];
-        assert!(matches!(find(Source::Auto, None, &empty), Ok(Endpoint::Imds { .. })));
+        assert!(matches!(
+            find(Source::Auto, None, &empty),
+            Ok(Endpoint::Imds { .. })
+        ));
     }
 
     #[test]
@@ -276,7 +289,11 @@ mod tests {
             ),
             (Source::Workload, vec![], "AZURE_FEDERATED_TOKEN_FILE is not set"),
             (Source::Auto, vec![FEDERATED[0]], "AZURE_TENANT_ID is not set"),
-            (Source::Auto, FEDERATED[..2].to_vec(), "AZURE_CLIENT_ID is not set"),
+            (
+                Source::Auto,
+                FEDERATED[..2].to_vec(),
+                "AZURE_CLIENT_ID is not set",
+            ),
             (
                 Source::Workload,
                 vec![FEDERATED[0], ("AZURE_TENANT_ID", "a/../b")],

@@ -82,7 +82,9 @@ async fn read_request(socket: &mut TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
             if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                 return text;
             }
@@ -169,7 +171,11 @@ async fn the_last_good_token_serves_while_the_source_is_away_and_no_longer() {
     let asked = stand_in.asked();
     let why = identity.shown().await.unwrap_err();
     assert!(why.contains("answered 500"), "{why}");
-    assert_eq!(stand_in.asked(), asked, "it rests, and says at once what was wrong");
+    assert_eq!(
+        stand_in.asked(),
+        asked,
+        "it rests, and says at once what was wrong"
+    );
     stand_in.gives("second", 3_600);
     clock.pass(60);
     assert_eq!(identity.shown().await.unwrap(), "second");
@@ -268,7 +274,10 @@ async fn what_is_no_token_is_a_failure_that_repeats_nothing() {
         ("<html>hunter2", "not a JSON object"),
         (r#"{"access_token": "hunter2", "expires_on": 1}"#, "ended already"),
         (r#"{"access_token": "hunter2"}"#, "does not say when"),
-        (r#"{"access_token": "hunter2", "expires_in": 9}"#, "good for 9 s only"),
+        (
+            r#"{"access_token": "hunter2", "expires_in": 9}"#,
+            "good for 9 s only",
+        ),
         (large.as_str(), "larger than 64 KiB"),
     ] {
         stand_in.says("200 OK", body);
@@ -288,14 +297,29 @@ async fn a_source_that_is_silent_or_gone_is_a_failure_too() {
     Arc::get_mut(&mut silent.0).unwrap().attempt_max = Duration::from_millis(20);
     silent.fail_once_more().await;
     let why = |of: &ManagedIdentity| of.0.state().failing.as_ref().unwrap().why.clone();
-    assert!(why(&silent).contains("did not answer in time"), "{}", why(&silent));
+    assert!(
+        why(&silent).contains("did not answer in time"),
+        "{}",
+        why(&silent)
+    );
 
-    let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let port = TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let origin = format!("http://{port}");
-    let gone = Endpoint::Imds { origin, client_id: None };
+    let gone = Endpoint::Imds {
+        origin,
+        client_id: None,
+    };
     let gone = identity(gone, Arc::new(FakeClock::default()));
     gone.fail_once_more().await;
-    assert!(why(&gone).contains("cannot connect to 127.0.0.1"), "{}", why(&gone));
+    assert!(
+        why(&gone).contains("cannot connect to 127.0.0.1"),
+        "{}",
+        why(&gone)
+    );
 }
 
 #[tokio::test]
@@ -336,7 +360,9 @@ async fn each_source_is_asked_as_azure_wants_it() {
     identity(stand_in.imds(), clock()).shown().await.unwrap();
     let asked = stand_in.last();
     assert!(
-        asked.starts_with("GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2F"),
+        asked.starts_with(
+            "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2F"
+        ),
         "{asked}"
     );
     assert!(asked.to_lowercase().contains("\r\nmetadata: true\r\n"), "{asked}");
@@ -356,7 +382,10 @@ async fn each_source_is_asked_as_azure_wants_it() {
         asked.starts_with("GET /msi/token?api-version=2019-08-01&resource="),
         "{asked}"
     );
-    assert!(asked.to_lowercase().contains("\r\nx-identity-header: proof\r\n"), "{asked}");
+    assert!(
+        asked.to_lowercase().contains("\r\nx-identity-header: proof\r\n"),
+        "{asked}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let assertion = folder.path().join("token");
@@ -372,7 +401,10 @@ async fn each_source_is_asked_as_azure_wants_it() {
     let federated = identity(workload(), clock.clone());
     assert_eq!(federated.shown().await.unwrap(), "exchanged");
     let asked = stand_in.last();
-    assert!(asked.starts_with("POST /1a1a/oauth2/v2.0/token HTTP/1.1"), "{asked}");
+    assert!(
+        asked.starts_with("POST /1a1a/oauth2/v2.0/token HTTP/1.1"),
+        "{asked}"
+    );
     assert!(asked.ends_with("&client_assertion=a.b.c"), "{asked}");
     // The cluster has replaced its token by the next time.
     std::fs::write(&assertion, "d.e.f").unwrap();
@@ -398,7 +430,10 @@ async fn a_refused_exchange_shows_no_assertion() {
     std::fs::write(&assertion, "hunter2 hunter2").unwrap();
     assert!(why().await.ends_with("holds no token"));
     std::fs::write(&assertion, "hunter2").unwrap();
-    stand_in.says("401 No", r#"{"error": "invalid_client", "error_description": "you sent hunter2"}"#);
+    stand_in.says(
+        "401 No",
+        r#"{"error": "invalid_client", "error_description": "you sent hunter2"}"#,
+    );
     let told = why().await;
     assert!(told.ends_with("/1a1a/oauth2/v2.0/token answered 401"), "{told}");
 }

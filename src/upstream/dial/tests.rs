@@ -156,14 +156,19 @@ async fn a_token_is_for_servers_that_tls_proves_and_needs_to_be_had() {
     let port = listener.local_addr().unwrap().port();
     let token = Password::Token(Arc::new(Tokens(Ok("a.b.c"))));
     for mode in [Mode::Disable, Mode::Require] {
-        let error = dial(&address(port, mode), &key(), &token, LIMIT).await.unwrap_err();
+        let error = dial(&address(port, mode), &key(), &token, LIMIT)
+            .await
+            .unwrap_err();
         assert!(matches!(error, DialError::ServerNotProven), "{error}");
     }
     let none = Password::Token(Arc::new(Tokens(Err("nobody answers"))));
     let error = shown(&address(port, Mode::VerifyFull), &none).await.unwrap_err();
     assert!(matches!(&error, DialError::NoToken(no) if no.why == "nobody answers"));
     let (shown, in_clear) = shown(&address(port, Mode::VerifyFull), &token).await.unwrap();
-    assert_eq!((shown.expose().as_str(), in_clear), ("a.b.c", InClear::TokenToProvenServer));
+    assert_eq!(
+        (shown.expose().as_str(), in_clear),
+        ("a.b.c", InClear::TokenToProvenServer)
+    );
     // Not even a connection was made.
     let waited = timeout(Duration::from_millis(1), listener.accept()).await;
     assert!(waited.is_err());
@@ -184,6 +189,9 @@ fn the_server_is_told_whose_connection_it_is_where_the_login_does_not_say_it() {
             ..key()
         };
         let told = parameters(&key);
-        assert_eq!(told.last().unwrap(), &("gatepost.identity".to_owned(), text.to_owned()));
+        assert_eq!(
+            told.last().unwrap(),
+            &("gatepost.identity".to_owned(), text.to_owned())
+        );
     }
 }

@@ -245,7 +245,10 @@ fn a_token_is_shown_to_a_server_that_asks_for_it_and_has_proven_itself() {
     let asked = [cleartext.clone(), welcome(b"key!")].concat();
     let (step, out) = feed(started(token()), &asked).unwrap();
     assert!(matches!(step, LoginStep::Done(_)));
-    assert_eq!(out, bytes(|out| from_client::put_password(out, PASSWORD.as_bytes())));
+    assert_eq!(
+        out,
+        bytes(|out| from_client::put_password(out, PASSWORD.as_bytes()))
+    );
     // Once, and in no other form.
     let twice = [cleartext.clone(), cleartext].concat();
     assert!(matches!(refused(token(), &twice), LoginError::Misbehaved(_)));
