@@ -191,12 +191,12 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "{user: gatepost_broker, password: {env: BROKER}}",
         "{user: gatepost_broker, managed_identity: x}",
-        "13:56: expected a mapping",
+        "13:55: expected a mapping",
     ),
     (
         "password: {env: BROKER}",
         "password: {env: BROKER}, managed_identity: {}",
-        "13:74: a broker has either",
+        "13:80: a broker has either",
     ),
     (
         ", password: {env: BROKER}",
@@ -206,12 +206,12 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "password: {env: BROKER}",
         "managed_identity: {source: vault}",
-        "13:65: \"vault\" is not one of: auto, imds, app_service, workload",
+        "13:64: \"vault\" is not one of: auto, imds, app_service, workload",
     ),
     (
         "password: {env: BROKER}",
         "managed_identity: {source: workload}",
-        "13:65: workload identity needs",
+        "13:64: workload identity needs",
     ),
     (
         "password: {env: BROKER}",
@@ -221,7 +221,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     (
         "password: {env: BROKER}",
         "managed_identity: {resource: orders}",
-        "13:67: \"orders\" is not an address",
+        "13:66: \"orders\" is not an address",
     ),
     (
         "databases: [orders]\n    broker: {user: gatepost_broker, password: {env: BROKER}}",

@@ -313,6 +313,11 @@ impl Asking {
 
     fn keep(&self, state: &mut State, issued: Issued) {
         let life = issued.life;
+        // One that is too short to log in with is none: its issuer is not asked again at once.
+        if life <= LAST_SECONDS {
+            let why = format!("the token was good for {} s only", life.as_secs());
+            return self.fail(state, Failure::passing(why));
+        }
         let recovered = state.failing.take().is_some();
         tracing::info!(
             resource = self.source.settings.resource,
@@ -325,11 +330,6 @@ impl Asking {
             stale: self.began + life / 2,
             ends: self.began + life,
         });
-        // One that is too short to log in with is none: its issuer is not asked again at once.
-        if life <= LAST_SECONDS {
-            let why = format!("the token was good for {} s only", life.as_secs());
-            self.fail(state, Failure::passing(why));
-        }
     }
 
     fn fail(&self, state: &mut State, failure: Failure) {

@@ -204,10 +204,10 @@ async fn who_has_no_token_waits_for_the_next_attempt_after_a_blip() {
     let identity = identity(stand_in.imds(), clock);
     let recovering = async {
         until("the first attempt", || identity.failures() == 1).await;
-        stand_in.gives("after all", 60);
+        stand_in.gives("after-all", 60);
     };
     let (shown, ()) = tokio::join!(identity.shown(), recovering);
-    assert_eq!(shown.unwrap(), "after all");
+    assert_eq!(shown.unwrap(), "after-all");
     assert_eq!(stand_in.asked(), 2);
 }
 
