@@ -188,7 +188,7 @@ impl Inner {
         let now = self.clock.uptime();
         let state = self.state();
         let failing = state.failing.as_ref();
-        if !failing.is_some_and(|failing| now < failing.retry) {
+        if failing.is_none_or(|failing| now >= failing.retry) {
             drop(self.ask(state));
         }
     }

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::*;
-use crate::identity::tests::{FakeClock, NOW, until};
+use crate::identity::tests::{FakeClock, NOW, now, until};
 
 const RESOURCE: &str = "https://ossrdbms-aad.database.windows.net";
 
@@ -188,7 +189,7 @@ struct Running(Instant);
 
 impl Clock for Running {
     fn now(&self) -> SystemTime {
-        SystemTime::now()
+        now()
     }
 
     fn uptime(&self) -> Duration {
