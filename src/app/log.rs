@@ -19,6 +19,8 @@ pub fn start(log: Log) {
     // What libraries say in detail holds bytes of messages, and so secrets: only their warnings count.
     let ours = Targets::new()
         .with_target(env!("CARGO_PKG_NAME"), level)
+        // It logs a server's messages, which may quote a statement; what matters of them comes with our errors.
+        .with_target("tiberius", LevelFilter::OFF)
         .with_default(level.min(LevelFilter::WARN));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let layer = match log.format {

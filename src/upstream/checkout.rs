@@ -58,6 +58,8 @@ struct OpenLoan {
 pub struct Habits {
     /// The statement that asks for the id of the transaction at hand; `None` if there is no way.
     pub id_question: Option<&'static str>,
+    /// `@@SPID`, which a server need not put into its packets' headers.
+    pub session: i32,
     /// Does it tell of transactions that statements begin and end (ENVCHANGE 8 to 10)?
     pub tells_transactions: bool,
 }
@@ -106,7 +108,10 @@ impl Checkout {
     pub fn process(&self) -> i32 {
         match &self.connection.server {
             Server::Postgres(server) => server.process,
-            Server::SqlServer(server) => server.spid.into(),
+            Server::SqlServer(server) => match self.connection.habits {
+                Some(habits) => habits.session,
+                None => server.spid.into(),
+            },
         }
     }
 

@@ -38,5 +38,6 @@ mod race;
 mod reload;
 mod rotation;
 mod secrets;
+mod sqlserver;
 mod tickets;
 mod timers;

@@ -32,6 +32,7 @@ const ID_QUESTIONS: [&str; 2] = [
     "SELECT CURRENT_TRANSACTION_ID()",
     "SELECT txid_current_if_assigned()",
 ];
+const SESSION_QUESTION: &str = "SELECT @@SPID";
 /// Does the server tell of transactions that statements begin?
 const TELLS_QUESTION: &str = "BEGIN TRANSACTION; ROLLBACK TRANSACTION";
 
@@ -104,9 +105,15 @@ async fn habits(checkout: &mut Checkout) -> Result<Habits, PreludeError> {
             break;
         }
     }
+    let answer = ask(checkout, Status::NORMAL, SESSION_QUESTION).await?;
+    let session = match answer.first_row()?.as_deref() {
+        Some([Value::Int(session)]) => i32::try_from(*session).unwrap_or_default(),
+        Some(_) | None => checkout.process(),
+    };
     let tells_transactions = ask(checkout, Status::NORMAL, TELLS_QUESTION).await?.began;
     Ok(Habits {
         id_question,
+        session,
         tells_transactions,
     })
 }

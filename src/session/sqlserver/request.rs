@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) ids: Vec<Correlation>,
     pub(super) refused: Option<Reason>,
     pub(super) is_rpc: bool,
+    /// It is a reset and nothing else, asked for by a call.
+    pub(super) resets: bool,
     /// The handle that the reply brings is for this.
     pub(super) awaited: Option<Arc<Prepared>>,
     pub(super) unprepares: Option<i64>,
@@ -156,6 +158,13 @@ impl Texts {
             ids: activity(&calls.headers),
             ..Plan::default()
         };
+        if let [only] = calls.calls.as_slice()
+            && only.procedure == Procedure::ResetConnection
+            && calls.extent == Extent::Whole
+        {
+            plan.resets = true;
+            return Some(plan);
+        }
         // A text that is cut is waited for; of what stands behind it only the last call may be unseen.
         for call in &calls.calls {
             if call.statement().is_some_and(|statement| statement.is_cut) {

@@ -32,6 +32,9 @@ pub(crate) struct Config {
     pub(crate) databases: &'static str,
     /// Further sections, as lines.
     pub(crate) more: &'static str,
+    /// Further listeners and targets, as lines.
+    pub(crate) more_listen: String,
+    pub(crate) more_targets: String,
 }
 
 impl Config {
@@ -58,6 +61,8 @@ impl Config {
             format: "text",
             databases: "[orders]",
             more: "",
+            more_listen: String::new(),
+            more_targets: String::new(),
         }
     }
 
@@ -74,7 +79,7 @@ listen:
   metrics: {{address: \"{metrics}\"}}
   api: {{address: \"{api}\"}}
   admin_socket: {{path: admin.sock}}
-tls: {{certificate: certs/{certificate}.crt, private_key: {{file: certs/{certificate}.key}}}}
+{more_listen}tls: {{certificate: certs/{certificate}.crt, private_key: {{file: certs/{certificate}.key}}}}
 identity_providers:
   entra: {{issuer: \"{entra}\", audiences: [\"api://gatepost\"], kind: entra}}
   okta: {{issuer: \"{okta}\", audiences: [\"api://gatepost\"], kind: okta}}
@@ -87,7 +92,7 @@ targets:
     broker: {{user: {broker}, {proof}}}
     credential: {credential}
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
-policies: [policy.yaml]
+{more_targets}policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
 log: {{level: {level}, format: {format}}}
 threads: {threads}
@@ -110,6 +115,8 @@ threads: {threads}
             format = self.format,
             databases = self.databases,
             more = self.more,
+            more_listen = self.more_listen,
+            more_targets = self.more_targets,
         )
     }
 

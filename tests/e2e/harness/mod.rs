@@ -10,6 +10,7 @@ pub(crate) mod operator;
 pub(crate) mod plain;
 pub(crate) mod programs;
 pub(crate) mod provider;
+pub(crate) mod sqlserver;
 pub(crate) mod tools;
 pub(crate) mod world;
 

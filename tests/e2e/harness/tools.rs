@@ -44,7 +44,22 @@ pub(crate) fn node_drivers() -> PathBuf {
     tool("node-pg")
 }
 
-/// A program of this workspace: one of the two Rust drivers.
+/// tedious: its folder of node_modules.
+pub(crate) fn tedious() -> PathBuf {
+    tool("tedious")
+}
+
+/// FreeTDS's tsql and freebcp.
+pub(crate) fn freetds() -> (PathBuf, PathBuf) {
+    (tool("freetds/tsql"), tool("freetds/freebcp"))
+}
+
+/// A JDK's `java`, and jTDS.
+pub(crate) fn jtds() -> (PathBuf, PathBuf) {
+    (tool("jdbc/java"), tool("jdbc/jtds.jar"))
+}
+
+/// A program of this workspace: one of the Rust drivers.
 pub(crate) fn rust_driver(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_gatepost")).with_file_name(name);
     assert!(

@@ -11,7 +11,7 @@ use crate::session::sqlserver::request::{Managed, Plan};
 use crate::wire::tds::answer::done;
 use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
-use crate::wire::tds::reply::{put_done, put_return_status};
+use crate::wire::tds::reply::{put_database, put_done, put_reset_ack, put_return_status};
 use crate::wire::tds::request::{self, Seen, put_rollback};
 use crate::wire::tds::turn::{Asked, Attention, Owed, Owner, Turn};
 use crate::wire::{Decoded, PeerMisbehaved};
@@ -118,6 +118,15 @@ impl Conversation {
                 return Ok(looked);
             }
         }
+        if self.plan.as_ref().is_some_and(|plan| plan.resets) {
+            // By a call instead of the header's flag, as python-tds does it.
+            if !self.reset_made {
+                self.ask(Question::Reset(Status::RESET), to_server)?;
+                return Ok(WAIT);
+            }
+            self.phase = Phase::Dropping;
+            return Ok(Looked::On);
+        }
         let owed = Owed {
             asked,
             owner: Owner::Client,
@@ -220,6 +229,10 @@ impl Conversation {
             return Ok(());
         }
         let plan = self.plan.take().unwrap_or_default();
+        if plan.resets && self.refused.is_none() {
+            self.acknowledge_reset(to_client);
+            return Ok(());
+        }
         let internal = (RefusalCode::Internal, Reason::Internal);
         let (code, reason) = self.refused.take().unwrap_or(internal);
         self.phase = Phase::Open;
@@ -246,6 +259,19 @@ impl Conversation {
         self.replied = self.replied.wrapping_add(1);
         self.add_reply(to_client, &payload);
         Ok(())
+    }
+
+    /// The reset that a call asked for was made.
+    fn acknowledge_reset(&mut self, to_client: &mut Lane) {
+        self.phase = Phase::Open;
+        self.reset_made = false;
+        self.replied = self.replied.wrapping_add(1);
+        let mut payload = Vec::new();
+        put_reset_ack(&mut payload);
+        put_database(&mut payload, &self.database, &self.database);
+        put_return_status(&mut payload, 0);
+        put_done(&mut payload, DoneKind::Procedure, DoneStatus::FINAL, 0, 0);
+        self.add_reply(to_client, &payload);
     }
 
     /// What would have committed is not on record: the server rolls back, and its answer follows our ERROR.

@@ -133,6 +133,7 @@ impl Conversation {
         let server = upstream.sqlserver();
         let unknown = Habits {
             id_question: None,
+            session: 0,
             tells_transactions: true,
         };
         Self::begin(

@@ -1,0 +1,4 @@
+//! SQL Server behind gatepost: the stories that are told of PostgreSQL, over TDS.
+
+mod matrix;
+mod stories;
