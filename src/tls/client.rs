@@ -106,9 +106,9 @@ impl ClientTls {
         self.mode
     }
 
-    /// `None` in every mode but `verify-full`.
+    /// `None` in every mode but `verify-full` and `strict`.
     pub fn proven_server(&self) -> Option<ProvenServer> {
-        (self.mode == Mode::VerifyFull).then_some(ProvenServer(()))
+        matches!(self.mode, Mode::VerifyFull | Mode::Strict).then_some(ProvenServer(()))
     }
 
     /// The handshake alone: the caller has sent SSLRequest and read its answer, and sets the time

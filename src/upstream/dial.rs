@@ -94,7 +94,9 @@ pub enum DialError {
     RoutedTooOften,
     #[error("there is nothing to log in with")]
     NoToken(#[source] NoToken),
-    #[error("a token is shown only to a server that TLS has proven by chain and name (verify-full)")]
+    #[error(
+        "a token is shown only to a server that TLS has proven by chain and name (verify-full or strict)"
+    )]
     ServerNotProven,
 }
 

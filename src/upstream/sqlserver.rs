@@ -84,20 +84,29 @@ pub(super) async fn dial(
     let credential = credential(address, key, password).await?;
     let mut place = (address.host.clone(), address.port);
     for _ in 0..=ROUTES_MAX {
-        let settings = LoginSettings {
-            tls: tls_place(address.tls.mode()),
-            credential: credential.clone(),
-            login: login_of(key, &place.0),
-            utf8: key.settings.iter().any(|(name, _)| name == UTF8),
-            trace: None,
-            version: ProgramVersion::default(),
-        };
+        let settings = login_settings(address, key, &place.0, credential.clone());
         match log_in(address, &place, settings).await? {
             Outcome::Done(dialed) => return Ok(*dialed),
             Outcome::Routed(Routed { host, port, .. }) => place = (host, port),
         }
     }
     Err(DialError::RoutedTooOften)
+}
+
+fn login_settings(
+    address: &TargetAddress,
+    key: &PoolKey,
+    host: &str,
+    credential: Credential,
+) -> LoginSettings {
+    LoginSettings {
+        tls: tls_place(address.tls.mode()),
+        credential,
+        login: login_of(key, host),
+        utf8: key.settings.iter().any(|(name, _)| name == UTF8),
+        trace: None,
+        version: ProgramVersion::default(),
+    }
 }
 
 /// What this connection logs in with. Where the login is sent on, the other server is proven likewise.
@@ -218,3 +227,6 @@ impl From<LoginError> for DialError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,8 +74,20 @@ impl Resolver<'_, '_, '_> {
         mode: Option<TlsMode>,
     ) -> Option<managed::Settings> {
         let Written { value: written, at } = written.get()?;
-        if mode.is_some_and(|mode| mode != TlsMode::VerifyFull) {
-            let message = "a token is shown to the server as it is, so this needs tls: {mode: verify-full}";
+        let proven = |mode| match mode {
+            TlsMode::VerifyFull => true,
+            TlsMode::Strict => engine == Some(Engine::SqlServer),
+            TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa => false,
+        };
+        if mode.is_some_and(|mode| !proven(mode)) {
+            let or = if engine == Some(Engine::SqlServer) {
+                " or strict"
+            } else {
+                ""
+            };
+            let message = format!(
+                "a token is shown to the server as it is, so this needs tls: {{mode: verify-full}}{or}"
+            );
             self.reader.mistake(*at, message);
         }
         let source = match written.source.as_ref().map(|source| source.value) {

@@ -441,6 +441,46 @@ fn a_managed_identity_takes_the_place_of_the_password() {
 }
 
 #[test]
+fn a_managed_identity_of_sql_server_has_its_own_resource_and_needs_proven_tls() {
+    let text = |more: &str| {
+        let broker = "broker: {user: gatepost_broker, password: {env: BROKER}}";
+        let identity = format!("broker: {{user: gatepost-prod, managed_identity: {{}}}}\n    {more}");
+        with(broker, &identity)
+            .replacen("engine: postgres", "engine: sqlserver", 1)
+            .replacen("  postgres: {", "  sqlserver: {", 1)
+    };
+    for more in [
+        "credential: managed_identity",
+        "credential: managed_identity\n    tls: {mode: strict}",
+        "tls: {mode: verify-full}",
+        "contained: true",
+    ] {
+        let target = parse(&text(more)).unwrap().targets.remove(0);
+        let lends = more.starts_with("credential");
+        assert_eq!(target.logins == Logins::BrokersOwn, lends, "{more}");
+        let identity = target.broker.managed_identity().unwrap();
+        assert_eq!(identity.resource, "https://database.windows.net/");
+    }
+    for (more, expected) in [
+        (
+            "tls: {mode: require}",
+            "so this needs tls: {mode: verify-full} or strict",
+        ),
+        (
+            "tls: {mode: disable}",
+            "so this needs tls: {mode: verify-full} or strict",
+        ),
+        (
+            "credential: managed_identity\n    contained: true",
+            "contained is about minted logins",
+        ),
+    ] {
+        let shown = printed(&text(more));
+        assert!(shown.contains(expected), "{more}: {shown}");
+    }
+}
+
+#[test]
 fn aliases_tell_databases_apart() {
     let second = "policies:";
     let other = "  other:\n    engine: postgres\n    address: b:5432\n    databases: [DB]\n    broker: {user: b, password: {env: BROKER}}\npolicies:";
