@@ -43,6 +43,18 @@ fn example() -> Value {
                 "credential": "password",
                 "wal_marker": false,
                 "pool": {"max_connections": 40, "mode": "session", "queue_timeout": "30s", "idle_timeout": "5m"}
+            },
+            "azure": {
+                "engine": "postgres",
+                "address": "orders.postgres.database.azure.com:5432",
+                "databases": ["accounts"],
+                "broker": {
+                    "user": "gatepost-prod",
+                    "managed_identity": {
+                        "source": "auto", "client_id": "c", "resource": "https://ossrdbms-aad.database.windows.net"
+                    }
+                },
+                "credential": "managed_identity"
             }
         },
         "policies": ["policies/"],

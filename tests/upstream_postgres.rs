@@ -153,6 +153,7 @@ fn key(login: &str) -> PoolKey {
         target: "orders".into(),
         database: "postgres".into(),
         login: login.into(),
+        identity: None,
         settings: vec![],
     }
 }
@@ -241,11 +242,8 @@ async fn a_connection_is_reused_under_its_own_key_only() {
         let mut bob = lend(&pool, "bob").await;
         assert_eq!(one(&mut bob, "SELECT session_user").await, "bob");
         assert!(bob.fresh());
-        let settings = vec![("TimeZone".to_owned(), "Asia/Tokyo".to_owned())];
-        let in_tokyo = PoolKey {
-            settings,
-            ..key("alice")
-        };
+        let mut in_tokyo = key("alice");
+        in_tokyo.settings = vec![("TimeZone".to_owned(), "Asia/Tokyo".to_owned())];
         let mut tokyo = borrow(&pool, in_tokyo, &password()).await.unwrap();
         assert_eq!(one(&mut tokyo, "SHOW TimeZone").await, "Asia/Tokyo");
         give_back(tokyo).await;

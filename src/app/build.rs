@@ -1,17 +1,21 @@
 //! From a configuration file to everything that a running proxy is made of. Binds no address and
 //! connects to nothing, so `check` takes exactly the same steps as `serve`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::app::config::settings::{self, Environment, Settings};
+use crate::app::clock::SystemClock;
+use crate::app::config::settings::{self, BrokerCredential, Environment, Settings};
 use crate::app::policies;
 use crate::audit;
-use crate::credential::{BrokerSettings, EngineSettings, SqlServerSettings, SqlServerTls, SqlServerTlsMode};
-use crate::domain::{Engine, Identity, Mistake, ProviderName};
+use crate::credential::{
+    BrokerSettings, EngineSettings, Logins, SqlServerSettings, SqlServerTls, SqlServerTlsMode,
+};
+use crate::domain::{Clock, Engine, Identity, Mistake, Password, ProviderName, TokenSource};
+use crate::identity::managed::ManagedIdentity;
 use crate::identity::{self, ProviderSettings};
 use crate::policy::{self, Policy, SourceText, Surroundings, TargetFacts};
 use crate::tls::{self, ClientTls, HttpsTrust, ServerTls};
@@ -26,6 +30,10 @@ pub struct Built {
     pub server_tls: Option<ServerTls>,
     /// In the order of `settings.targets`.
     pub client_tls: Vec<ClientTls>,
+    /// What brokers log in with, in the order of `settings.targets`.
+    pub passwords: Vec<Password>,
+    /// Whose tokens are among `passwords`, each once.
+    pub own_identities: Vec<Arc<ManagedIdentity>>,
     /// In the order of `settings.providers`.
     pub providers: Vec<ProviderSettings>,
 }
@@ -42,18 +50,27 @@ pub fn build(config: &Path, environment: &Environment<'_>, now: SystemTime) -> R
         .map(|target| keep(client_tls(target), &mut mistakes))
         .collect();
     let providers = keep(providers(&settings), &mut mistakes);
+    let passwords = keep(passwords(&settings), &mut mistakes);
+    if let Some(loaded) = &loaded {
+        mistakes.extend(roles_that_would_be_one(&settings, &loaded.policy));
+    }
     if let Err(error) = audit::SigningKey::read(settings.audit.signing_key.expose()) {
         mistakes.push(about("audit.signing_key", &error));
     }
     let client_tls: Option<Vec<_>> = client_tls.into_iter().collect();
-    match (loaded, server_tls, client_tls, providers) {
-        (Some(loaded), Some(server_tls), Some(client_tls), Some(providers)) if mistakes.is_empty() => {
+    match (loaded, server_tls, client_tls, providers, passwords) {
+        (Some(loaded), Some(server_tls), Some(client_tls), Some(providers), Some(passwords))
+            if mistakes.is_empty() =>
+        {
+            let (passwords, own_identities) = passwords;
             Ok(Built {
                 settings,
                 policy: Arc::new(loaded.policy),
                 warnings: loaded.warnings,
                 server_tls,
                 client_tls,
+                passwords,
+                own_identities,
                 providers,
             })
         }
@@ -170,7 +187,12 @@ fn client_tls(target: &settings::Target) -> Result<ClientTls, Vec<Mistake>> {
 }
 
 /// How the broker of a target reaches it.
-pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &ClientTls) -> BrokerSettings {
+pub fn broker_settings(
+    settings: &Settings,
+    target: &settings::Target,
+    tls: &ClientTls,
+    password: &Password,
+) -> BrokerSettings {
     BrokerSettings {
         engine: engine_settings(target),
         target: target.name.clone(),
@@ -181,8 +203,10 @@ pub fn broker_settings(settings: &Settings, target: &settings::Target, tls: &Cli
             .map(|database| database.name.clone())
             .collect(),
         user: target.broker_user.clone(),
-        password: target.broker_password.clone(),
+        password: password.clone(),
         tls: tls.rustls_config(),
+        proven_server: tls.proven_server(),
+        logins: target.logins,
         installation: settings.installation.clone(),
         replica: settings.replica.clone(),
     }
@@ -206,9 +230,64 @@ pub fn engine_settings(target: &settings::Target) -> EngineSettings {
                 host_in_certificate: None,
                 strict: target.tls.mode == settings::TlsMode::Strict,
             },
-            token: None,
         }),
     }
+}
+
+type Passwords = (Vec<Password>, Vec<Arc<ManagedIdentity>>);
+
+/// Targets whose tokens are the same share their source.
+fn passwords(settings: &Settings) -> Result<Passwords, Vec<Mistake>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (mut passwords, mut identities) = (Vec::new(), Vec::<Arc<ManagedIdentity>>::new());
+    for target in &settings.targets {
+        let wanted = match &target.broker {
+            BrokerCredential::Password(secret) => {
+                passwords.push(Password::Secret(secret.clone()));
+                continue;
+            }
+            BrokerCredential::ManagedIdentity(wanted) => wanted,
+        };
+        let known = identities.iter().find(|known| known.settings() == wanted);
+        let identity = if let Some(known) = known {
+            Arc::clone(known)
+        } else {
+            let https = wanted.endpoint.is_https().then(|| HttpsTrust::load(None));
+            let key = format!("targets.{}.broker.managed_identity", target.name);
+            let https = https.transpose().map_err(|error| vec![about(&key, &error)])?;
+            let identity = ManagedIdentity::new(wanted.clone(), https, Arc::clone(&clock));
+            let identity = Arc::new(identity);
+            identities.push(Arc::clone(&identity));
+            identity
+        };
+        let source: Arc<dyn TokenSource> = identity;
+        passwords.push(Password::Token(source));
+    }
+    Ok((passwords, identities))
+}
+
+/// Where everybody logs in as one user, roles of different rights would only look like it.
+fn roles_that_would_be_one(settings: &Settings, policy: &Policy) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for target in settings
+        .targets
+        .iter()
+        .filter(|it| it.logins == Logins::BrokersOwn)
+    {
+        let declared = policy.roles().iter().filter(|role| role.target == target.name);
+        let names: BTreeSet<_> = declared.map(|role| role.name.to_string()).collect();
+        if names.len() > 1 {
+            let names: Vec<_> = names.into_iter().collect();
+            mistakes.push(Mistake::general(format!(
+                "targets.{}.credential: managed_identity logs everybody in as {}, so policy can have only one role \
+                 there, and it has {}",
+                target.name,
+                target.broker_user,
+                names.join(", ")
+            )));
+        }
+    }
+    mistakes
 }
 
 /// Each provider with its own authority, or the system's.

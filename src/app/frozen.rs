@@ -56,6 +56,8 @@ fn is_same(old: &Target, new: &Target) -> bool {
         && old.port == new.port
         && old.databases == new.databases
         && old.broker_user == new.broker_user
+        && old.broker.managed_identity() == new.broker.managed_identity()
+        && old.logins == new.logins
         && old.pool == new.pool
         && old.contained == new.contained
         && old.tls.mode == new.tls.mode

@@ -16,7 +16,7 @@ use crate::app::revoked::{REVOCATIONS_MAX, RevocationFile};
 use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record};
-use crate::domain::{Mistake, Revocation, Revocations};
+use crate::domain::{Mistake, Password, Revocation, Revocations};
 use crate::session::door::{ListenerSettings, Listeners, SqlServerListener, TokenService};
 use crate::session::snapshot::Snapshot;
 
@@ -108,7 +108,7 @@ impl Reloader {
         let (config, now) = (self.config.clone(), self.shared.clock.now());
         let building =
             tokio::task::spawn_blocking(move || build::build(&config, &Environment::of_process(), now));
-        let built = building.await.unwrap_or_else(|_| {
+        let mut built = building.await.unwrap_or_else(|_| {
             Err(vec![Mistake::general(
                 "reading the configuration was interrupted",
             )])
@@ -118,6 +118,13 @@ impl Reloader {
         if !frozen.is_empty() {
             return Err(frozen);
         }
+        // Managed identities are frozen, so these are the same, and the old ones have tokens.
+        for (new, old) in built.passwords.iter_mut().zip(&old.passwords) {
+            if matches!(old, Password::Token(_)) {
+                new.clone_from(old);
+            }
+        }
+        built.own_identities.clone_from(&old.own_identities);
         let changed = changes(&old, &built);
         Ok((built, changed))
     }
@@ -163,9 +170,10 @@ impl Reloader {
     fn renew_targets(&self, old: &Built, new: &Built) {
         let before = old.settings.targets.iter().zip(&old.client_tls);
         let after = new.settings.targets.iter().zip(&new.client_tls);
-        for ((target_before, tls_before), (target, tls)) in before.zip(after) {
+        for (((target_before, tls_before), (target, tls)), password) in before.zip(after).zip(&new.passwords)
+        {
             let tls_changed = !tls.is_same(tls_before);
-            let password_changed = target.broker_password.expose() != target_before.broker_password.expose();
+            let password_changed = target.broker != target_before.broker;
             if tls_changed && let Some(route) = self.shared.routes.get(&target.name) {
                 route.replace(target_address(target, tls));
                 self.note(rotated("client_certificate", Some(target.name.to_string())));
@@ -174,7 +182,7 @@ impl Reloader {
             if (tls_changed || password_changed)
                 && let Some(broker) = self.shared.brokers.get(&target.name)
             {
-                broker.update(build::broker_settings(&new.settings, target, tls));
+                broker.update(build::broker_settings(&new.settings, target, tls, password));
             }
         }
     }
@@ -301,7 +309,7 @@ fn changes(old: &Built, new: &Built) -> Vec<String> {
     note(old.settings.tickets != new.settings.tickets, "tickets".to_owned());
     let targets = old.settings.targets.iter().zip(&new.settings.targets);
     for ((before, after), (tls_before, tls)) in targets.zip(old.client_tls.iter().zip(&new.client_tls)) {
-        let password = before.broker_password.expose() != after.broker_password.expose();
+        let password = before.broker != after.broker;
         note(password, format!("targets.{}.broker", after.name));
         note(!tls.is_same(tls_before), format!("targets.{}.tls", after.name));
     }

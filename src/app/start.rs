@@ -322,10 +322,14 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
     let opened = Journal::open(build::journal_settings(settings), Arc::clone(&clock), normalise);
     let journal = opened.map_err(StartError::Journal)?;
     let (mut budgets, mut routes, mut brokers) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
-    for (target, tls) in settings.targets.iter().zip(&built.client_tls) {
+    for identity in &built.own_identities {
+        identity.tend_from_now_on(control);
+    }
+    let targets = settings.targets.iter().zip(&built.client_tls);
+    for ((target, tls), password) in targets.zip(&built.passwords) {
         let budget = Budget::new(target.name.clone(), target.pool.max_connections);
         let broker = Broker::start(
-            build::broker_settings(settings, target, tls),
+            build::broker_settings(settings, target, tls, password),
             journal.clone(),
             Arc::clone(&clock),
             Arc::clone(&random),

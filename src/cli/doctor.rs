@@ -12,9 +12,9 @@ use crate::app::clock::SystemClock;
 use crate::app::config::settings::{Environment, Target};
 use crate::app::run;
 use crate::cli::{Answer, Failure, check, live, say, with_causes};
+use crate::credential::BrokerSettings;
 use crate::credential::doctor::{self, Condition, Diagnosis, LoginReport, Repaired};
 use crate::domain::{Clock, RoleName, TargetName};
-use crate::tls::ClientTls;
 
 /// How many objects of a login are told in text; --json has all of them.
 const OBJECTS_TOLD: usize = 10;
@@ -70,14 +70,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
         name.is_none_or(|name| target.name.as_str() == name)
     };
     let targets = built.settings.targets.iter().zip(&built.client_tls);
-    let targets: Vec<_> = targets.filter(|(target, _)| wanted(target)).collect();
+    let targets = targets.zip(&built.passwords);
+    let targets: Vec<_> = targets.filter(|((target, _), _)| wanted(target)).collect();
     if let (Some(name), true) = (&arguments.target, targets.is_empty()) {
         return Err(format!("no target \"{name}\" in the configuration").into());
     }
     let runtime = run::control()?;
     let mut visits = Vec::new();
-    for (target, tls) in targets {
-        let visit = visit(&built, target, tls, arguments.repair, runtime.handle());
+    for ((target, tls), password) in targets {
+        let settings = build::broker_settings(&built.settings, target, tls, password);
+        let visit = visit(&built, target, &settings, arguments.repair, runtime.handle());
         visits.push(runtime.block_on(visit));
     }
     let good = visits.iter().all(Visit::is_good);
@@ -95,11 +97,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
 async fn visit(
     built: &Built,
     target: &Target,
-    tls: &ClientTls,
+    settings: &BrokerSettings,
     repair: bool,
     control: &tokio::runtime::Handle,
 ) -> Visit {
-    let settings = build::broker_settings(&built.settings, target, tls);
     let mut visit = Visit {
         target: target.name.clone(),
         unreachable: None,
@@ -113,12 +114,12 @@ async fn visit(
         .collect();
     roles.dedup();
     if repair {
-        match doctor::repair(&settings, control).await {
+        match doctor::repair(settings, control).await {
             Ok(repaired) => visit.repaired = repaired,
             Err(error) => visit.unreachable = Some(with_causes(&error)),
         }
     }
-    match doctor::examine(&settings, &roles, control).await {
+    match doctor::examine(settings, &roles, control).await {
         Ok(diagnosis) => visit.diagnosis = Some(diagnosis),
         Err(error) => visit.unreachable = Some(with_causes(&error)),
     }

@@ -11,7 +11,7 @@ use crate::app::run;
 use crate::cli::{Failure, with_causes};
 use crate::credential::roles::{self, DeployAccess, Plan};
 use crate::credential::{BrokerSettings, EngineSettings, Finding, FindingKind, check_live};
-use crate::domain::{RoleName, TargetName};
+use crate::domain::{Password, RoleName, TargetName};
 use crate::policy::RoleDeclaration;
 use crate::tls::ClientTls;
 
@@ -30,15 +30,15 @@ pub(super) fn look(built: &Built) -> Result<Vec<Report>, Failure> {
     let runtime = run::control()?;
     let control = runtime.handle();
     let targets = built.settings.targets.iter().zip(&built.client_tls);
-    let reports = targets.map(|(target, tls)| {
-        let settings = build::broker_settings(&built.settings, target, tls);
+    let reports = targets.zip(&built.passwords).map(|((target, tls), password)| {
+        let settings = build::broker_settings(&built.settings, target, tls, password);
         let mut report = Report {
             target: target.name.clone(),
             unreachable: None,
             findings: vec![],
         };
         let looked = runtime.block_on(async {
-            let deploy = as_broker(target, tls, control);
+            let deploy = as_broker(target, tls, password, control);
             look_at(&settings, &deploy, built.policy.roles(), &mut report.findings).await
         });
         report.unreachable = looked.err().map(|error| with_causes(error.as_ref()));
@@ -63,15 +63,22 @@ async fn look_at(
 }
 
 /// Comparing reads the catalogue only, so the broker may do it; applying it may not.
-fn as_broker(target: &Target, tls: &ClientTls, control: &tokio::runtime::Handle) -> DeployAccess {
+fn as_broker(
+    target: &Target,
+    tls: &ClientTls,
+    password: &Password,
+    control: &tokio::runtime::Handle,
+) -> DeployAccess {
     DeployAccess {
         engine: EngineSettings::Postgres,
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: target.broker_user.clone(),
-        password: target.broker_password.clone(),
+        password: password.clone(),
         tls: tls.rustls_config(),
+        proven_server: tls.proven_server(),
         broker: target.broker_user.clone(),
+        logins: target.logins,
         control: control.clone(),
     }
 }

@@ -113,9 +113,11 @@ fn deploy_access(
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: access.deployer.clone(),
-        password: access.password.read()?,
+        password: access.password.read()?.into(),
         tls: tls.rustls_config(),
+        proven_server: tls.proven_server(),
         broker: target.broker_user.clone(),
+        logins: target.logins,
         control,
     })
 }

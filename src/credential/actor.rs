@@ -356,9 +356,10 @@ impl Actor {
             key: wish.key.clone(),
             lease: Arc::new(Lease {
                 login,
-                password,
+                password: password.into(),
                 target: self.settings.target.clone(),
                 role: wish.key.role.clone(),
+                minted: true,
             }),
             verifier,
             facts,

@@ -214,6 +214,7 @@ mod tests {
     use super::*;
     use crate::credential::naming::{Epoch, LoginName};
     use crate::domain::clock::Random;
+    use crate::domain::password::Password;
 
     #[derive(Debug)]
     struct Zero;
@@ -244,9 +245,10 @@ mod tests {
             key: key(),
             lease: Arc::new(Lease {
                 login: LoginName::found("gp_a_b_c").unwrap(),
-                password: Secret::new("secret".to_owned()),
+                password: Password::new("secret"),
                 target: "orders".into(),
                 role: "writer".into(),
+                minted: true,
             }),
             verifier: Secret::new(String::new()),
             facts: Arc::default(),

@@ -19,13 +19,15 @@ use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
 use crate::credential::server::Access;
 use crate::credential::sqlserver::settings::SqlServerSettings;
+use crate::credential::unminted::Unminted;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::measure::{Histogram, Reading};
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 use crate::policy::Grant;
+use crate::tls::ProvenServer;
 
 /// Sessions that may wait for a login at one time: more than a listener admits before login.
 const WAITING_MAX: usize = 4096;
@@ -48,6 +50,15 @@ impl EngineSettings {
     }
 }
 
+/// What clients' connections log in as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logins {
+    /// A login of their identity's own, minted by the broker.
+    Minted,
+    /// The broker's own user, gatepost's managed identity. The server sees one user, whoever the client is.
+    BrokersOwn,
+}
+
 /// One target's broker.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
@@ -57,9 +68,12 @@ pub struct BrokerSettings {
     /// The first is where the broker itself connects.
     pub databases: Vec<DatabaseName>,
     pub user: String,
-    pub password: Secret<String>,
+    pub password: Password,
     /// For PostgreSQL; `None` connects without TLS. SQL Server has its own among its settings.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Of `tls`. Without it no token is shown.
+    pub proven_server: Option<ProvenServer>,
+    pub logins: Logins,
     pub installation: Installation,
     pub replica: ReplicaName,
 }
@@ -141,10 +155,19 @@ impl Broker {
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
         let engine = settings.engine.engine();
-        let world = World::new(accesses, settings.home(), journal, random, retire);
+        let (home, logins) = (settings.home(), settings.logins);
         let (settings, updates) = watch::channel(Arc::new(settings));
-        let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
-        control.spawn(actor.run(inbox));
+        match logins {
+            Logins::Minted => {
+                let world = World::new(accesses, home, journal, random, retire);
+                let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
+                control.spawn(actor.run(inbox));
+            }
+            Logins::BrokersOwn => {
+                let unminted = Unminted::new(updates, Arc::clone(&state), random, control.clone());
+                control.spawn(unminted.run(inbox));
+            }
+        }
         Self {
             commands,
             state,
@@ -226,8 +249,8 @@ impl Broker {
         self.tell(Command::Suspect { login });
     }
 
-    /// How the server is reached from now on: user, password, TLS and where tokens come from; the other settings stay as they
-    /// were at the start. The old credential stays in use until a connection with the new one succeeded;
+    /// How the server is reached from now on: user, password, TLS and where tokens come
+    /// from; the other settings stay as they were at the start. The old credential stays in use until a connection with the new one succeeded;
     /// until then that is tried again and again, at once if there is no connection at all.
     pub fn update(&self, settings: BrokerSettings) {
         self.settings.send_modify(|current| {
@@ -235,6 +258,7 @@ impl Broker {
                 user: settings.user,
                 password: settings.password,
                 tls: settings.tls,
+                proven_server: settings.proven_server,
                 // A target's engine stays what it is.
                 engine: match (&current.engine, settings.engine) {
                     (EngineSettings::SqlServer(_), new @ EngineSettings::SqlServer(_)) => new,
@@ -299,6 +323,9 @@ pub async fn check_live(
     control: &Handle,
 ) -> Result<Vec<Finding>, BrokerError> {
     let connection = settings.access(control).connect(&settings.home()).await?;
+    if settings.logins == Logins::BrokersOwn {
+        return connection.missing_as_principal(roles).await;
+    }
     let mut findings = connection.missing(roles).await?;
     findings.extend(connection.surroundings(roles, &settings.databases).await?);
     Ok(findings)

@@ -1,4 +1,4 @@
-//! What a session holds while it uses a minted login.
+//! What a session holds while it uses a login.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +7,18 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::credential::naming::LoginName;
 use crate::domain::ids::RoleName;
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::TargetName;
 
-/// A minted login with its secret. Shared by all sessions of one identity in one role.
+/// A login with its secret. A minted one is shared by all sessions of one identity in one role, one that
+/// is not by everybody at its target.
 #[derive(Debug)]
 pub struct Lease {
     pub(super) login: LoginName,
-    pub(super) password: Secret<String>,
+    pub(super) password: Password,
     pub(super) target: TargetName,
     pub(super) role: RoleName,
+    pub(super) minted: bool,
 }
 
 impl Lease {
@@ -24,8 +26,13 @@ impl Lease {
         &self.login
     }
 
-    pub const fn password(&self) -> &Secret<String> {
+    pub const fn password(&self) -> &Password {
         &self.password
+    }
+
+    /// If not, it is the managed identity's user: the same for all identities, and not ours to inspect.
+    pub const fn is_minted(&self) -> bool {
+        self.minted
     }
 
     pub const fn target(&self) -> &TargetName {

@@ -5,6 +5,7 @@
 //! login, `ending` how a login ends, `sweep` who ends what a dead replica left. `server` is what they
 //! ask of a database server, `postgres` and `sqlserver` how that is said to one. `naming` is pure.
 //! `roles` compares declared roles with a database at deploy time; `live` says what a broker lacks.
+//! `unminted` is for targets at which nothing is minted.
 
 pub mod broker;
 pub mod doctor;
@@ -22,15 +23,18 @@ mod postgres;
 mod server;
 mod sqlserver;
 mod sweep;
+mod unminted;
 
 pub use actor::Rotated;
-pub use broker::{Broker, BrokerSettings, EngineSettings, Retire, check_live};
+pub use broker::{Broker, BrokerSettings, EngineSettings, Logins, Retire, check_live};
 pub use error::{BrokerError, LeaseError, ServerError};
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};
 pub use naming::{Epoch, LoginName, Mark};
 pub use postgres::inspection::TAMPER_CHECK_SQL;
+pub use postgres::principal::SETTINGS_CHECK_SQL;
 pub use sqlserver::error::Failure;
 pub use sqlserver::inspection::TAMPER_CHECK_TSQL;
-pub use sqlserver::settings::{SqlServerSettings, SqlServerTls, SqlServerTlsMode, TokenSource};
+pub use sqlserver::principal::SETTINGS_CHECK_TSQL;
+pub use sqlserver::settings::{SqlServerSettings, SqlServerTls, SqlServerTlsMode};
 pub use view::{LoginState, LoginView};

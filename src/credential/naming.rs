@@ -22,7 +22,7 @@ const EPOCH_BYTES: usize = 10;
 /// The group that every minted login belongs to, so that `pg_hba.conf` can fence them all in.
 pub const MINTED_GROUP: &str = "gatepost_minted";
 
-/// The name of a minted login: only `[a-z0-9_]`, at most 63 bytes.
+/// The name of a minted login: only `[a-z0-9_]`, at most 63 bytes. Of one that is not minted: whatever it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoginName(Arc<str>);
 
@@ -49,6 +49,11 @@ impl LoginName {
         prefix.truncate(prefix_max);
         let who = slug(&identity.subject, room.saturating_sub(prefix.len()));
         Self(format!("{prefix}{who}_{ending}").into())
+    }
+
+    /// Of a user that gatepost did not make: its managed identity, where nothing is minted. Any text.
+    pub(in crate::credential) fn of_principal(user: &str) -> Self {
+        Self(user.into())
     }
 
     /// A name that was read from a server, if it can be one of ours.

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::credential::broker::EngineSettings;
+use crate::credential::broker::{EngineSettings, Logins};
 use crate::credential::error::BrokerError;
 use crate::credential::postgres;
 use crate::credential::server::{Access, Connection};
 use crate::credential::sqlserver;
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 use crate::policy::RoleDeclaration;
+use crate::tls::ProvenServer;
 
 /// Who compares and applies: an administrator's credential, used at deploy time only.
 #[derive(Clone, Debug)]
@@ -27,11 +28,15 @@ pub struct DeployAccess {
     pub target: TargetName,
     pub address: (String, u16),
     pub user: String,
-    pub password: Secret<String>,
+    pub password: Password,
     /// For PostgreSQL; `None` connects without TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// The role that mints logins and is to be able to hand the declared roles out.
+    /// Of `tls`. Without it no token is shown.
+    pub proven_server: Option<ProvenServer>,
+    /// The role that mints logins and is to be able to hand the declared roles out; or, where nothing is
+    /// minted, the user whose roles they are to be.
     pub broker: String,
+    pub logins: Logins,
     pub control: Handle,
 }
 
@@ -44,6 +49,7 @@ impl DeployAccess {
                 user: self.user.clone(),
                 password: self.password.clone(),
                 tls: self.tls.clone(),
+                proven_server: self.proven_server,
                 control: self.control.clone(),
             }),
             EngineSettings::SqlServer(settings) => Access::SqlServer(sqlserver::connection::Access {
@@ -99,6 +105,7 @@ pub struct Step {
 pub(super) struct Place<'a> {
     pub(super) database: &'a DatabaseName,
     pub(super) broker: &'a str,
+    pub(super) logins: Logins,
 }
 
 /// A privilege that a role has, or is to have.
@@ -167,6 +174,7 @@ pub async fn plan(access: &DeployAccess, declared: &[RoleDeclaration]) -> Result
         let place = Place {
             database,
             broker: &access.broker,
+            logins: access.logins,
         };
         let there = match &connection {
             Connection::Postgres(connection) => {

@@ -73,6 +73,7 @@ impl Access {
                 user: settings.user.clone(),
                 password: settings.password.clone(),
                 tls: settings.tls.clone(),
+                proven_server: settings.proven_server,
                 control: control.clone(),
             }),
             EngineSettings::SqlServer(sqlserver) => Self::SqlServer(sqlserver::connection::Access {
@@ -389,6 +390,14 @@ impl Connection {
         match self {
             Self::Postgres(connection) => postgres::live::missing(connection, roles).await,
             Self::SqlServer(connection) => sqlserver::live::missing(connection, roles).await,
+        }
+    }
+
+    /// What the user that everybody logs in as lacks, or has too much of, where nothing is minted.
+    pub(super) async fn missing_as_principal(&self, roles: &[RoleName]) -> Result<Vec<Finding>, BrokerError> {
+        match self {
+            Self::Postgres(connection) => postgres::principal::missing(connection, roles).await,
+            Self::SqlServer(connection) => sqlserver::principal::missing(connection, roles).await,
         }
     }
 

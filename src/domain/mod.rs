@@ -10,6 +10,7 @@ pub mod ids;
 pub mod measure;
 pub mod mistake;
 pub mod network;
+pub mod password;
 pub mod ration;
 pub mod rations;
 pub mod refusal;
@@ -27,6 +28,7 @@ pub use ids::{Installation, ProviderName, ReplicaName, RoleName, RuleName, Sessi
 pub use measure::{Counter, Histogram};
 pub use mistake::{Mistake, Place};
 pub use network::Network;
+pub use password::{AwaitedToken, NoToken, Password, TokenSource};
 pub use rations::Rations;
 pub use refusal::{Reason, Refusal, RefusalCode, Refuse};
 pub use revocation::{Revocation, Revocations};

@@ -1,4 +1,5 @@
-//! Tokens: provider discovery and keys, signature and claims, one `Identity` out.
+//! Tokens: provider discovery and keys, signature and claims, one `Identity` out. `managed` is about
+//! gatepost's own identity: where it gets tokens for database servers.
 
 mod attempts;
 pub mod claims;
@@ -9,6 +10,7 @@ mod issuer;
 mod json;
 mod jwk;
 mod keys;
+pub mod managed;
 mod provider;
 mod seen;
 pub mod ticket;

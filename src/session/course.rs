@@ -65,6 +65,7 @@ impl Gate {
         let present = counters.enter();
         let notices = Notices::new(&facts, &self.shared.counters);
         let prelude = Prelude {
+            minted: lease.is_minted(),
             application,
             session,
             correlation: correlation.as_ref(),

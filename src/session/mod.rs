@@ -336,6 +336,7 @@ impl Gate {
             target: target.clone(),
             database: database.clone(),
             login: Arc::from(lease.lease().login().as_str()),
+            identity: (!lease.is_minted()).then(|| share.holder.identity.clone()),
             settings: presented.settings.clone(),
         };
         let (broker, login) = (self.shared.brokers.get(target), lease.lease().login().as_str());
@@ -363,6 +364,7 @@ impl Gate {
             Unconnected::Refused(refused)
         })?;
         let prelude = Prelude {
+            minted: lease.is_minted(),
             application: presented.application.as_deref(),
             session,
             correlation: presented.correlation.as_ref(),

@@ -12,6 +12,8 @@ use crate::wire::PeerMisbehaved;
 /// What a session has of its own.
 #[derive(Debug)]
 pub(super) struct Prelude<'a> {
+    /// If not, only what one client could have done to all others is looked for.
+    pub(super) minted: bool,
     /// What the client calls itself.
     pub(super) application: Option<&'a str>,
     pub(super) session: SessionId,

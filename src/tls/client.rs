@@ -43,6 +43,11 @@ pub struct ClientSettings {
     pub client: Option<(PathBuf, Secret<Vec<u8>>)>,
 }
 
+/// Proof that nobody but the server that was named can be at the other end: its certificate is checked by
+/// chain and name. What a secret needs that is sent as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct ProvenServer(());
+
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     mode: Mode,
@@ -99,6 +104,11 @@ impl ClientTls {
 
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// `None` in every mode but `verify-full` and `strict`.
+    pub fn proven_server(&self) -> Option<ProvenServer> {
+        matches!(self.mode, Mode::VerifyFull | Mode::Strict).then_some(ProvenServer(()))
     }
 
     /// The handshake alone: the caller has sent SSLRequest and read its answer, and sets the time

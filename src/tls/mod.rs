@@ -17,7 +17,7 @@ mod verifier;
 #[cfg(feature = "dev")] // rcgen comes with it
 mod tests;
 
-pub use client::{ClientSettings, ClientTls, HttpsTrust, Mode, connect_https};
+pub use client::{ClientSettings, ClientTls, HttpsTrust, Mode, ProvenServer, connect_https};
 pub use error::TlsError;
 pub use random::SystemRandom;
 pub use server::{Door, ServerSettings, ServerTls};

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{DatabaseName, TargetName};
+use crate::domain::{DatabaseName, IdentityKey, TargetName};
 
-/// What makes two connections interchangeable, compared by value. One identity's login is in it, so
-/// one identity's connection is never lent to another.
+/// What makes two connections interchangeable, compared by value. One identity's login is in it, or the
+/// identity itself, so one identity's connection is never lent to another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
     pub target: TargetName,
     pub database: DatabaseName,
     pub login: std::sync::Arc<str>,
+    /// Whose connection it is, where one login serves all identities: the server is told when the
+    /// connection begins. `None`: the login says it.
+    pub identity: Option<IdentityKey>,
     /// Start-up parameters that a reset does not undo.
     pub settings: Vec<(String, String)>,
 }

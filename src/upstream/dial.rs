@@ -8,12 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::domain::{Engine, Reason, RefusalCode, Refuse, Secret, TargetName};
+use crate::domain::{
+    Engine, IdentityKey, NoToken, Password, Reason, RefusalCode, Refuse, Secret, TargetName,
+};
 use crate::tls::{ClientTls, Mode, Stream, TlsError};
 use crate::upstream::book::PoolKey;
 use crate::upstream::sqlserver;
 use crate::wire::pg::frame;
-use crate::wire::pg::login::{Binding, LoggedIn, Login, LoginError, LoginSettings, LoginStep};
+use crate::wire::pg::login::{Binding, InClear, LoggedIn, Login, LoginError, LoginSettings, LoginStep};
 use crate::wire::pg::startup::put_ssl_request;
 use crate::wire::tds;
 use crate::wire::{Decoded, PeerMisbehaved};
@@ -25,6 +27,11 @@ const LOGIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub(super) const LOGIN_READ_BYTES: usize = 4 * 1024;
 /// What a connection calls itself until a session names it.
 const APPLICATION_NAME: &str = "gatepost";
+/// Tells the server whose connection it is, where the login does not. A client can overwrite it: for
+/// triggers and people, not proof.
+const IDENTITY_SETTING: &str = "gatepost.identity";
+/// A subject may be as long as its token; the server takes start-up packets of 10,000 bytes.
+const IDENTITY_BYTES_MAX: usize = 1024;
 
 /// The wrong password for a role, or a role that may not log in any more.
 const INVALID_PASSWORD: &str = "28P01";
@@ -85,6 +92,12 @@ pub enum DialError {
     SqlServerLogin(#[source] tds::login::LoginError),
     #[error("the server sends the login from place to place")]
     RoutedTooOften,
+    #[error("there is nothing to log in with")]
+    NoToken(#[source] NoToken),
+    #[error(
+        "a token is shown only to a server that TLS has proven by chain and name (verify-full or strict)"
+    )]
+    ServerNotProven,
 }
 
 /// A logged-in connection.
@@ -141,7 +154,9 @@ impl Refuse for DialError {
             | Self::Refused { .. }
             | Self::Login(_)
             | Self::SqlServerLogin(_)
-            | Self::RoutedTooOften => Reason::TargetDown,
+            | Self::RoutedTooOften
+            | Self::NoToken(_)
+            | Self::ServerNotProven => Reason::TargetDown,
         };
         (RefusalCode::TargetUnavailable, reason)
     }
@@ -169,17 +184,19 @@ impl From<LoginError> for DialError {
 pub(super) async fn dial(
     address: &TargetAddress,
     key: &PoolKey,
-    password: &Secret<String>,
+    password: &Password,
     limit: Duration,
 ) -> Result<Dialed, DialError> {
     let dialing = async {
         if address.engine == Engine::SqlServer {
             return sqlserver::dial(address, key, password).await;
         }
+        let (password, in_clear) = shown(address, password).await?;
         let stream = connect(address).await?;
         let settings = LoginSettings {
             user: key.login.to_string(),
-            password: password.clone(),
+            password,
+            in_clear,
             database: key.database.as_str().to_owned(),
             parameters: parameters(key),
             binding: stream
@@ -194,6 +211,17 @@ pub(super) async fn dial(
     dialed.map_err(|error| error.with(key))
 }
 
+/// What this connection logs in with, and whether the server may see it as it is.
+async fn shown(address: &TargetAddress, password: &Password) -> Result<(Secret<String>, InClear), DialError> {
+    let in_clear = match (password, address.tls.proven_server()) {
+        (Password::Secret(_), _) => InClear::Refused,
+        (Password::Token(_), Some(_)) => InClear::TokenToProvenServer,
+        (Password::Token(_), None) => return Err(DialError::ServerNotProven),
+    };
+    let current = password.current().await.map_err(DialError::NoToken)?;
+    Ok((current, in_clear))
+}
+
 pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, DialError>>,
@@ -206,7 +234,19 @@ pub(super) async fn within<T>(
 fn parameters(key: &PoolKey) -> Vec<(String, String)> {
     let named = key.settings.iter().any(|(name, _)| name == "application_name");
     let name = (!named).then(|| ("application_name".to_owned(), APPLICATION_NAME.to_owned()));
-    key.settings.iter().cloned().chain(name).collect()
+    let identity = key.identity.iter().map(written);
+    let identity = identity.map(|identity| (IDENTITY_SETTING.to_owned(), identity));
+    // Of two alike the server takes the last: what a client asks for stands before it.
+    key.settings.iter().cloned().chain(name).chain(identity).collect()
+}
+
+/// `provider/tenant/subject`, the middle one empty where there is none. A NUL would end the text early.
+fn written(identity: &IdentityKey) -> String {
+    let tenant = identity.tenant.as_deref().unwrap_or_default();
+    let text = format!("{}/{tenant}/{}", identity.provider, identity.subject);
+    let mut text = text.replace('\0', "");
+    text.truncate(text.floor_char_boundary(IDENTITY_BYTES_MAX));
+    text
 }
 
 /// TCP and, unless the target is plain, TLS.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use crate::upstream::book::PoolKey;
 
-use crate::domain::{Random, Reason, RefusalCode, Refuse, Secret};
+use crate::domain::{Password, Random, Reason, RefusalCode, Refuse};
 use crate::upstream::book::{Book, IdleMark, Number};
 use crate::upstream::budget::{Budget, BudgetStats, Errand, Member, Place, PlaceId, Settled, Slot, Taken};
 use crate::upstream::cancel::{Canceller, Cancels};
@@ -137,7 +137,7 @@ impl Pool {
         self: &Rc<Self>,
         key: PoolKey,
         share: &Share,
-        password: &Secret<String>,
+        password: &Password,
     ) -> Result<Checkout, CheckoutError> {
         let asked = Instant::now();
         if let Some(checkout) = self.reuse(&key).await {
@@ -315,7 +315,7 @@ impl Pool {
         self: &Rc<Self>,
         key: Rc<PoolKey>,
         slot: Slot,
-        password: &Secret<String>,
+        password: &Password,
     ) -> Result<Checkout, CheckoutError> {
         let dialed = dial(
             &self.route.current(),

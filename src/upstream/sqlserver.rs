@@ -3,7 +3,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::domain::Secret;
+use crate::domain::Password;
 use crate::tls::{Mode, Stream};
 use crate::upstream::book::PoolKey;
 use crate::upstream::dial::{DialError, Dialed, LOGIN_READ_BYTES, Server, TargetAddress, connect_tcp};
@@ -79,27 +79,53 @@ fn login_of(key: &PoolKey, host: &str) -> Login7 {
 pub(super) async fn dial(
     address: &TargetAddress,
     key: &PoolKey,
-    password: &Secret<String>,
+    password: &Password,
 ) -> Result<Dialed, DialError> {
+    let credential = credential(address, key, password).await?;
     let mut place = (address.host.clone(), address.port);
     for _ in 0..=ROUTES_MAX {
-        let settings = LoginSettings {
-            tls: tls_place(address.tls.mode()),
-            credential: Credential::Password {
-                user: key.login.to_string(),
-                password: password.clone(),
-            },
-            login: login_of(key, &place.0),
-            utf8: key.settings.iter().any(|(name, _)| name == UTF8),
-            trace: None,
-            version: ProgramVersion::default(),
-        };
+        let settings = login_settings(address, key, &place.0, credential.clone());
         match log_in(address, &place, settings).await? {
             Outcome::Done(dialed) => return Ok(*dialed),
             Outcome::Routed(Routed { host, port, .. }) => place = (host, port),
         }
     }
     Err(DialError::RoutedTooOften)
+}
+
+fn login_settings(
+    address: &TargetAddress,
+    key: &PoolKey,
+    host: &str,
+    credential: Credential,
+) -> LoginSettings {
+    LoginSettings {
+        tls: tls_place(address.tls.mode()),
+        credential,
+        login: login_of(key, host),
+        utf8: key.settings.iter().any(|(name, _)| name == UTF8),
+        trace: None,
+        version: ProgramVersion::default(),
+    }
+}
+
+/// What this connection logs in with. Where the login is sent on, the other server is proven likewise.
+async fn credential(
+    address: &TargetAddress,
+    key: &PoolKey,
+    password: &Password,
+) -> Result<Credential, DialError> {
+    match password {
+        Password::Secret(secret) => Ok(Credential::Password {
+            user: key.login.to_string(),
+            password: secret.clone(),
+        }),
+        Password::Token(_) if address.tls.proven_server().is_none() => Err(DialError::ServerNotProven),
+        Password::Token(source) => {
+            let token = source.token().await.map_err(DialError::NoToken)?;
+            Ok(Credential::Token(token))
+        }
+    }
 }
 
 enum Outcome {
@@ -201,3 +227,6 @@ impl From<LoginError> for DialError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,9 @@ use crate::postgres::{Options, Server};
 use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
 use gatepost::credential::roles::{self, DeployAccess};
 use gatepost::credential::{
-    Broker, BrokerSettings, EngineSettings, LeaseError, LeaseHold, LoginName, Mark, Retire,
+    Broker, BrokerSettings, EngineSettings, LeaseError, LeaseHold, LoginName, Logins, Mark, Retire,
 };
-use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Place, Random, Secret};
+use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Password, Place, Random, Secret};
 use gatepost::policy::{
     Decision, Grant, GrantDeclaration, Objects, Privilege, RoleDeclaration, SourceText, Surroundings,
     TargetFacts, load,
@@ -133,9 +133,11 @@ impl Bench {
             target: "orders".into(),
             address: ("127.0.0.1".to_owned(), self.server.port),
             user: "postgres".to_owned(),
-            password: Secret::new(String::new()),
+            password: Password::new(""),
             tls: None,
+            proven_server: None,
             broker: BROKER.to_owned(),
+            logins: Logins::Minted,
             control: Handle::current(),
         }
     }
@@ -152,8 +154,10 @@ impl Bench {
             address: ("127.0.0.1".to_owned(), self.server.port),
             databases: vec!["orders".into()],
             user: BROKER.to_owned(),
-            password: Secret::new(PASSWORD.to_owned()),
+            password: Password::new(PASSWORD),
             tls: None,
+            proven_server: None,
+            logins: Logins::Minted,
             installation: "test".into(),
             replica: replica.into(),
         }
@@ -226,7 +230,7 @@ impl Bench {
 
     /// A connection of a minted login.
     pub(crate) async fn client(&self, hold: &LeaseHold) -> tokio_postgres::Client {
-        let (login, password) = (hold.login().as_str(), hold.password().expose());
+        let (login, password) = (hold.login().as_str(), hold.password().secret().unwrap().expose());
         self.server.connect(login, password, "orders").await.unwrap()
     }
 

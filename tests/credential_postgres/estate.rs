@@ -53,7 +53,7 @@ async fn everything_that_a_login_owned_goes_to_its_role() {
     client.batch_execute(EVERYTHING).await.unwrap();
     let there = bench
         .server
-        .connect(&login, hold.password().expose(), "archive")
+        .connect(&login, hold.password().secret().unwrap().expose(), "archive")
         .await
         .unwrap();
     there

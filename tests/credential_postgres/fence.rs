@@ -155,7 +155,10 @@ async fn a_stolen_password_is_refused_and_gatepost_gets_in() {
     settings.tls = Some(Arc::clone(&ours));
     let broker = bench.start(settings.clone());
     let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
-    let (login, stolen) = (hold.login().as_str(), hold.password().expose().as_str());
+    let (login, stolen) = (
+        hold.login().as_str(),
+        hold.password().secret().unwrap().expose().as_str(),
+    );
     let port = bench.server.port;
 
     enter(port, login, stolen, Some(Arc::clone(&ours))).await.unwrap();
@@ -216,7 +219,10 @@ async fn a_stolen_password_is_refused_and_gatepost_gets_in() {
     bench.run("SELECT pg_reload_conf()").await;
     let honest = bench.lease(&broker, "writer", LONG).await.unwrap();
     eventually("the opened fence lets a thief in", async || {
-        let (login, stolen) = (honest.login().as_str(), honest.password().expose().as_str());
+        let (login, stolen) = (
+            honest.login().as_str(),
+            honest.password().secret().unwrap().expose().as_str(),
+        );
         enter(port, login, stolen, Some(certificates.tls(None)))
             .await
             .is_ok()

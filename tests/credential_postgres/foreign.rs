@@ -5,7 +5,7 @@ use std::process::Command;
 
 use gatepost::credential::doctor;
 use gatepost::credential::{Broker, BrokerError, LeaseError};
-use gatepost::domain::Secret;
+use gatepost::domain::Password;
 use tokio::runtime::Handle;
 
 use crate::bench::{BROKER, Bench, LONG, SHORT, eventually};
@@ -51,7 +51,7 @@ async fn a_server_that_speaks_german_is_understood() {
     }
 
     let mut wrong = bench.settings("a");
-    wrong.password = Secret::new("wrong".to_owned());
+    wrong.password = Password::new("wrong");
     let broker = bench.start(wrong);
     eventually("refused", async || {
         broker.ready().is_err_and(|why| why.contains("28P01"))

@@ -24,7 +24,7 @@ mod update;
 
 use bench::{BROKER, Bench, LONG, PASSWORD, SHORT, declaration, eventually};
 use gatepost::credential::{BrokerError, FindingKind, LeaseError, Mark, roles};
-use gatepost::domain::Secret;
+use gatepost::domain::Password;
 
 #[tokio::test]
 async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
@@ -42,7 +42,7 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
 
     let client = bench
         .server
-        .connect(login, one.password().expose(), "orders")
+        .connect(login, one.password().secret().unwrap().expose(), "orders")
         .await
         .unwrap();
     client
@@ -70,10 +70,15 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
         .unwrap();
     let expired = bench
         .server
-        .connect(login, one.password().expose(), "orders")
+        .connect(login, one.password().secret().unwrap().expose(), "orders")
         .await;
     assert_eq!(expired.unwrap_err().code().unwrap().code(), "28P01");
-    assert!(!bench.server.log().contains(one.password().expose().as_str()));
+    assert!(
+        !bench
+            .server
+            .log()
+            .contains(one.password().secret().unwrap().expose().as_str())
+    );
 }
 
 #[tokio::test]
@@ -84,7 +89,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
     let login = hold.login().to_string();
     let client = bench
         .server
-        .connect(&login, hold.password().expose(), "orders")
+        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
         .await
         .unwrap();
     client
@@ -98,7 +103,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
     assert!(bench.life(&login).await > 1.0);
     let again = bench
         .server
-        .connect(&login, hold.password().expose(), "orders")
+        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
         .await;
     assert!(again.is_ok());
 
@@ -135,7 +140,7 @@ async fn a_login_that_changed_its_settings_is_ended() {
     let login = hold.login().to_string();
     let client = bench
         .server
-        .connect(&login, hold.password().expose(), "orders")
+        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
         .await
         .unwrap();
     client
@@ -173,7 +178,7 @@ async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
     bench.gone(&own).await;
     assert!(bench.exists(&foreign).await);
     assert!(bench.exists(live.login().as_str()).await);
-    let password = live.password().expose();
+    let password = live.password().secret().unwrap().expose();
     let still = bench
         .server
         .connect(live.login().as_str(), password, "orders")
@@ -203,7 +208,7 @@ async fn a_broker_that_cannot_mint_says_what_it_lacks() {
     let admin = bench.server.admin("orders").await;
 
     let mut wrong = bench.settings("a");
-    wrong.password = Secret::new("wrong".to_owned());
+    wrong.password = Password::new("wrong");
     let broker = bench.start(wrong);
     eventually("refused", async || {
         broker.ready().is_err_and(|why| why.contains("28P01"))
@@ -273,7 +278,7 @@ async fn a_new_server_is_reported_and_set_up_by_plan_and_apply() {
     let login = hold.login().to_string();
     let client = bench
         .server
-        .connect(&login, hold.password().expose(), "orders")
+        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
         .await;
     let client = client.unwrap();
     client

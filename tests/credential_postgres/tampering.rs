@@ -170,7 +170,7 @@ async fn a_suspected_login_is_looked_at_before_its_renewal() {
     )
     .await
     .unwrap();
-    let (login, password) = (hold.login().as_str(), hold.password().expose());
+    let (login, password) = (hold.login().as_str(), hold.password().secret().unwrap().expose());
     assert!(bench.server.connect(login, password, "orders").await.is_err());
     broker.suspect(login);
     undone(&bench, &broker, hold, "local_preload_libraries").await;

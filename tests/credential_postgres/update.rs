@@ -1,7 +1,10 @@
 //! The broker's own credential changes while it runs; and what it never tells a server.
 
-use gatepost::credential::BrokerSettings;
-use gatepost::domain::Secret;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost::credential::{BrokerSettings, Logins};
+use gatepost::domain::{AwaitedToken, Password, Secret, TokenSource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -9,7 +12,7 @@ use crate::bench::{BROKER, Bench, LONG, PASSWORD, eventually};
 
 fn with_password(settings: BrokerSettings, password: &str) -> BrokerSettings {
     BrokerSettings {
-        password: Secret::new(password.to_owned()),
+        password: Password::new(password),
         ..settings
     }
 }
@@ -144,6 +147,36 @@ async fn no_server_is_given_the_password_in_clear_or_as_md5() {
         assert!(told.is_empty(), "the server was told {} bytes", told.len());
         eventually(word, async || broker.ready().is_err_and(|why| why.contains(word))).await;
         assert!(!broker.ready().unwrap_err().contains(PASSWORD));
+    }
+}
+
+#[derive(Debug)]
+struct Tokens;
+
+impl TokenSource for Tokens {
+    fn token(&self) -> AwaitedToken<'_> {
+        Box::pin(std::future::ready(Ok(Secret::new("a.b.c".to_owned()))))
+    }
+}
+
+#[tokio::test]
+async fn no_server_that_is_not_proven_is_given_a_token() {
+    let bench = Bench::new().await;
+    for logins in [Logins::Minted, Logins::BrokersOwn] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = BrokerSettings {
+            password: Password::Token(Arc::new(Tokens)),
+            address: ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port()),
+            logins,
+            ..bench.settings("a")
+        };
+        let broker = bench.start(settings);
+        eventually("refused", async || {
+            broker.ready().is_err_and(|why| why.contains("verify-full"))
+        })
+        .await;
+        let knocked = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
+        assert!(knocked.is_err(), "nothing is begun with such a server");
     }
 }
 

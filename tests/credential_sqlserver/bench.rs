@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
 use gatepost::credential::roles::{self, DeployAccess};
 use gatepost::credential::{
-    Broker, BrokerSettings, EngineSettings, LeaseError, LeaseHold, LoginName, Retire, SqlServerSettings,
-    SqlServerTls, SqlServerTlsMode,
+    Broker, BrokerSettings, EngineSettings, LeaseError, LeaseHold, LoginName, Logins, Retire,
+    SqlServerSettings, SqlServerTls, SqlServerTlsMode,
 };
-use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Place, Random, Secret};
+use gatepost::domain::{AccessRequest, Claimed, Clock, Engine, Identity, Password, Place, Random, Secret};
 use gatepost::policy::{
     Decision, Grant, GrantDeclaration, Objects, Privilege, RoleDeclaration, SourceText, Surroundings,
     TargetFacts, load,
@@ -238,7 +238,6 @@ impl Bench {
                     ..SqlServerTls::default()
                 },
             },
-            token: None,
         })
     }
 
@@ -248,7 +247,9 @@ impl Bench {
             target: "orders".into(),
             address: (self.address.host.clone(), self.address.port),
             user: self.address.user.clone(),
-            password: Secret::new(self.address.password.clone()),
+            password: Password::new(self.address.password.clone()),
+            proven_server: None,
+            logins: Logins::Minted,
             tls: None,
             broker: self.address.user.clone(),
             control: Handle::current(),
@@ -262,7 +263,9 @@ impl Bench {
             address: (self.address.host.clone(), self.address.port),
             databases: vec![self.database.as_str().into()],
             user: self.address.user.clone(),
-            password: Secret::new(self.address.password.clone()),
+            password: Password::new(self.address.password.clone()),
+            proven_server: None,
+            logins: Logins::Minted,
             tls: None,
             installation: self.installation("test").as_str().into(),
             replica: replica.into(),
@@ -335,7 +338,7 @@ impl Bench {
 
     /// A connection of a minted login.
     pub(crate) async fn client(&self, hold: &LeaseHold) -> Sql {
-        self.connect(hold.login().as_str(), hold.password().expose())
+        self.connect(hold.login().as_str(), hold.password().secret().unwrap().expose())
             .await
             .unwrap()
     }

@@ -21,7 +21,7 @@ mod bench;
 use bench::{Bench, LONG, SHORT, declaration, eventually};
 use gatepost::credential::doctor::{self, Condition};
 use gatepost::credential::{BrokerError, FindingKind, LeaseError, TAMPER_CHECK_TSQL, roles};
-use gatepost::domain::Secret;
+use gatepost::domain::Password;
 use tokio::runtime::Handle;
 
 /// A bench, or a word that there is no server and a test that is over.
@@ -47,7 +47,7 @@ async fn a_login_works_and_is_shared() {
     assert_eq!(broker.ready(), Ok(()));
     let login = one.login().as_str();
     assert!(login.len() <= 63 && login.starts_with("gp_test"), "{login}");
-    assert_eq!(one.password().expose().len(), 64);
+    assert_eq!(one.password().secret().unwrap().expose().len(), 64);
 
     let mut client = bench.client(&one).await;
     client
@@ -182,7 +182,12 @@ async fn rotation_and_revocation() {
     let struck = broker.end_logins(std::sync::Arc::new(|_| true), "revoked").await;
     assert_eq!(struck, 1);
     // Told to end by the time that the call returns.
-    assert!(bench.connect(&login, next.password().expose()).await.is_err());
+    assert!(
+        bench
+            .connect(&login, next.password().secret().unwrap().expose())
+            .await
+            .is_err()
+    );
     eventually("the session is ended", async || {
         client.run("SELECT 1").await.is_err()
     })
@@ -317,7 +322,7 @@ async fn a_broker_that_loses_its_connection_comes_back_to_its_logins() {
 async fn a_broker_that_cannot_mint_says_what_it_lacks() {
     let bench = bench!();
     let mut wrong = bench.settings("a");
-    wrong.password = Secret::new("wrong".to_owned());
+    wrong.password = Password::new("wrong");
     let broker = bench.start(wrong);
     eventually("refused", async || {
         broker.ready().is_err_and(|why| why.contains("18456"))

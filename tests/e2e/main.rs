@@ -24,6 +24,7 @@ mod flood;
 mod full_disk;
 mod keys;
 mod long_lived;
+mod managed;
 mod many_transactions;
 mod many_writers;
 mod matrix;

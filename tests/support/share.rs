@@ -25,5 +25,5 @@ pub(crate) async fn borrow(
     key: PoolKey,
     password: &Secret<String>,
 ) -> Result<Checkout, CheckoutError> {
-    pool.checkout(key, &anybody(), password).await
+    pool.checkout(key, &anybody(), &password.clone().into()).await
 }

@@ -1,6 +1,6 @@
 //! Keys that mean something for one engine only, and targets that no listener leads to.
 
-use crate::app::config::file::{self, Engine, TlsMode};
+use crate::app::config::file::{self, Credential, Engine, TlsMode};
 use crate::app::config::resolve::Resolver;
 
 impl Resolver<'_, '_, '_> {
@@ -23,6 +23,13 @@ impl Resolver<'_, '_, '_> {
                 }
             }
             Engine::SqlServer => {
+                let credential = written.credential.as_ref();
+                if let Some(contained) = written.contained.as_ref().filter(|it| it.value)
+                    && credential.is_some_and(|it| it.value == Credential::ManagedIdentity)
+                {
+                    let message = "contained is about minted logins, and credential: managed_identity mints none; remove it";
+                    self.reader.mistake(contained.at, message);
+                }
                 if let Some(marker) = written.wal_marker.as_ref().filter(|marker| !marker.value) {
                     let message = "wal_marker is PostgreSQL's; remove it";
                     self.reader.mistake(marker.at, message);

@@ -192,8 +192,8 @@ section! {
         /// The databases that clients may name.
         databases: Must<Written<Vec<Database>>>,
         /// The account that mints logins.
-        broker: Must<Broker>,
-        /// How minted logins prove themselves. Default: password.
+        broker: Must<Written<Broker>>,
+        /// How clients' connections prove themselves. Default: password, of a login that is minted for each identity.
         credential: Option<Written<Credential>>,
         /// Accepted only as false.
         wal_marker: Option<Written<bool>>,
@@ -212,7 +212,10 @@ choice! {
 
 choice! {
     Credential {
+        /// A login of its own for each identity, minted by the broker.
         Password = "password",
+        /// Nothing is minted: everybody's connections log in as the broker's managed identity.
+        ManagedIdentity = "managed_identity",
     } later [("certificate", NOT_ENFORCED)]
 }
 
@@ -244,11 +247,39 @@ choice! {
 }
 
 section! {
-    /// The account that mints logins.
+    /// The account that mints logins: with a password, or as gatepost's own managed identity in Azure.
     Broker {
+        /// With managed_identity: the database's user that stands for it.
         user: Must<Written<String>>,
-        password: Must<Written<SecretRef>>,
-    } later [("managed_identity", NOT_ENFORCED)]
+        password: Option<Must<Written<SecretRef>>>,
+        managed_identity: Option<Must<Written<ManagedIdentity>>>,
+    } later []
+}
+
+section! {
+    /// Tokens of gatepost's own identity in Azure, in the place of a password. Needs tls: {mode: verify-full}.
+    ManagedIdentity {
+        /// Who is asked for tokens. Default: auto.
+        source: Option<Written<TokenOrigin>>,
+        /// Of a user-assigned identity. Default: the machine's or app's own; with workload identity AZURE_CLIENT_ID.
+        client_id: Option<Written<String>>,
+        /// What the tokens are for. Default: the engine's in Azure's public cloud.
+        resource: Option<Written<String>>,
+    } later []
+}
+
+choice! {
+    /// Where tokens of a managed identity come from.
+    TokenOrigin {
+        /// Workload identity if its variables are in the environment, else App Service likewise, else instance metadata.
+        Auto = "auto",
+        /// The instance metadata service of a virtual machine.
+        Imds = "imds",
+        /// App Service, Functions, Container Apps.
+        AppService = "app_service",
+        /// Workload identity federation in Kubernetes.
+        Workload = "workload",
+    } later []
 }
 
 section! {

@@ -1,6 +1,7 @@
 //! `gatepost.yaml` in two steps: as written (`file`), then as meant (`settings`). Every mistake of
 //! both steps is reported at once, with its place.
 
+mod broker;
 pub mod file;
 pub mod settings;
 

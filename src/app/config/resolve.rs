@@ -101,7 +101,7 @@ pub(super) fn written_socket(written: &file::ConfigFile) -> Option<&str> {
 }
 
 pub(super) struct Resolver<'r, 'f, 'e> {
-    environment: &'r Environment<'e>,
+    pub(super) environment: &'r Environment<'e>,
     pub(super) reader: &'r mut Reader<'f>,
 }
 
@@ -167,7 +167,7 @@ impl Resolver<'_, '_, '_> {
     }
 
     /// A secret that is a line of text; editors end files with a line break that is not part of it.
-    fn secret_line(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<String>> {
+    pub(super) fn secret_line(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<String>> {
         let written = written?;
         let bytes = self.secret(Some(written))?;
         let Ok(text) = std::str::from_utf8(bytes.expose()) else {
@@ -235,8 +235,12 @@ impl Resolver<'_, '_, '_> {
             .get()
             .and_then(|address| self.host_and_port(address));
         let tls = self.target_tls(written.tls.as_ref());
-        let broker = written.broker.get();
-        let password = broker.and_then(|broker| self.secret_line(broker.password.get()));
+        let engine = written.engine.get().map(|engine| match engine.value {
+            file::Engine::Postgres => Engine::Postgres,
+            file::Engine::SqlServer => Engine::SqlServer,
+        });
+        let mode = tls.as_ref().map(|tls| tls.mode);
+        let broker = self.broker(written, engine, mode);
         let pool = self.pool(written.pool.as_ref());
         if let Some(marker) = &written.wal_marker
             && marker.value
@@ -256,19 +260,17 @@ impl Resolver<'_, '_, '_> {
         });
         self.of_engine(written);
         let (host, port) = address?;
-        let engine = match written.engine.get()?.value {
-            file::Engine::Postgres => Engine::Postgres,
-            file::Engine::SqlServer => Engine::SqlServer,
-        };
+        let (broker_user, broker, logins) = broker?;
         Some(Target {
             name: TargetName::new(&name.value),
-            engine,
+            engine: engine?,
             host,
             port,
             tls: tls?,
             databases: databases.collect(),
-            broker_user: broker?.user.get()?.value.clone(),
-            broker_password: password?,
+            broker_user,
+            broker,
+            logins,
             pool: pool?,
             contained: written.contained.as_ref().is_some_and(|it| it.value),
         })

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use crate::app::config::read::Reader;
 use crate::app::config::{file, resolve};
+use crate::credential::Logins;
 use crate::domain::{
     DatabaseName, Engine, Installation, Mistake, Network, ProviderName, ReplicaName, Secret, TargetName,
 };
+
+use crate::identity::managed;
 
 pub use crate::app::config::file::{Durability, LogFormat, LogLevel, ProviderKind, TlsMode};
 
@@ -81,10 +84,27 @@ pub struct Target {
     pub tls: TargetTls,
     pub databases: Vec<Database>,
     pub broker_user: String,
-    pub broker_password: Secret<String>,
+    pub broker: BrokerCredential,
+    pub logins: Logins,
     pub pool: Pool,
     /// SQL Server: logins are contained users.
     pub contained: bool,
+}
+
+/// What the broker logs in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerCredential {
+    Password(Secret<String>),
+    ManagedIdentity(managed::Settings),
+}
+
+impl BrokerCredential {
+    pub const fn managed_identity(&self) -> Option<&managed::Settings> {
+        match self {
+            Self::Password(_) => None,
+            Self::ManagedIdentity(settings) => Some(settings),
+        }
+    }
 }
 
 /// A database and the name under which clients ask for it.

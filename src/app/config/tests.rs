@@ -3,8 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use crate::app::config::settings::{Environment, Settings};
-use crate::domain::Mistake;
+use crate::app::config::settings::{BrokerCredential, Environment, Settings};
+use crate::credential::Logins;
+use crate::domain::{Mistake, Secret};
+use crate::identity::managed::Endpoint;
 
 const GOOD: &str = "\
 installation: payments-prod
@@ -67,7 +69,8 @@ fn the_good_file_means_what_it_says() {
     assert_eq!(settings.policies, [Path::new("etc/policies/")]);
     let target = &settings.targets[0];
     assert_eq!((target.host.as_str(), target.port), ("db.internal", 5432));
-    assert_eq!(target.broker_password.expose(), "hunter2");
+    let password = BrokerCredential::Password(Secret::new("hunter2".to_owned()));
+    assert_eq!((&target.broker, target.logins), (&password, Logins::Minted));
     assert_eq!(
         settings.providers[0].kind,
         crate::app::config::file::ProviderKind::Entra
@@ -187,8 +190,48 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     (
         "{user: gatepost_broker, password: {env: BROKER}}",
-        "{managed_identity: x}",
-        "\"managed_identity\" is refused",
+        "{user: gatepost_broker, managed_identity: x}",
+        "13:55: expected a mapping",
+    ),
+    (
+        "password: {env: BROKER}",
+        "password: {env: BROKER}, managed_identity: {}",
+        "13:80: a broker has either",
+    ),
+    (
+        ", password: {env: BROKER}",
+        "",
+        "13:13: \"password\" is missing (or managed_identity",
+    ),
+    (
+        "password: {env: BROKER}",
+        "managed_identity: {source: vault}",
+        "13:64: \"vault\" is not one of: auto, imds, app_service, workload",
+    ),
+    (
+        "password: {env: BROKER}",
+        "managed_identity: {source: workload}",
+        "13:64: workload identity needs",
+    ),
+    (
+        "password: {env: BROKER}",
+        "managed_identity: {secret: x}",
+        "unknown key \"secret\"; known here: source, client_id, resource",
+    ),
+    (
+        "password: {env: BROKER}",
+        "managed_identity: {resource: orders}",
+        "13:66: \"orders\" is not an address",
+    ),
+    (
+        "databases: [orders]\n    broker: {user: gatepost_broker, password: {env: BROKER}}",
+        "databases: [orders]\n    tls: {mode: verify-ca}\n    broker: {user: b, managed_identity: {}}",
+        "14:41: a token is shown to the server as it is",
+    ),
+    (
+        "engine: postgres",
+        "engine: postgres\n    credential: managed_identity",
+        "11:17: clients' connections would log in as the broker's managed identity",
     ),
     ("metrics:", "sqlserver:", "no target of this engine"),
     (
@@ -289,9 +332,6 @@ fn one_change_makes_one_mistake() {
         .iter()
         .filter(|(_, to, _)| !to.is_empty() && !to.starts_with("polices"))
     {
-        if to.contains("managed_identity") {
-            continue; // Its section lacks user and password too.
-        }
         let mistakes = parse(&with(from, to)).unwrap_err();
         assert_eq!(mistakes.len(), 1, "{to}: {mistakes:#?}");
     }
@@ -368,6 +408,75 @@ fn an_issuer_for_many_tenants_needs_a_list_of_them() {
     ] {
         let shown = printed(&with(written, &provider));
         assert!(shown.contains(expected), "{provider}: {shown}");
+    }
+}
+
+#[test]
+fn a_managed_identity_takes_the_place_of_the_password() {
+    let broker = "broker: {user: gatepost_broker, password: {env: BROKER}}";
+    let target = |text: &str| parse(&with(broker, text)).unwrap().targets.remove(0);
+    let minting = target("broker: {user: gatepost-prod, managed_identity: {}}");
+    assert_eq!(
+        (minting.broker_user.as_str(), minting.logins),
+        ("gatepost-prod", Logins::Minted)
+    );
+    let identity = minting.broker.managed_identity().unwrap();
+    assert_eq!(identity.resource, "https://ossrdbms-aad.database.windows.net");
+    assert!(matches!(
+        &identity.endpoint,
+        Endpoint::Imds { client_id: None, .. }
+    ));
+
+    let lending = target(
+        "credential: managed_identity\n    broker: {user: u, managed_identity: \
+         {source: imds, client_id: c, resource: \"https://ossrdbms-aad.database.usgovcloudapi.net\"}}",
+    );
+    assert_eq!(lending.logins, Logins::BrokersOwn);
+    let identity = lending.broker.managed_identity().unwrap();
+    assert_eq!(
+        identity.resource,
+        "https://ossrdbms-aad.database.usgovcloudapi.net"
+    );
+    assert!(matches!(&identity.endpoint, Endpoint::Imds { client_id: Some(id), .. } if id == "c"));
+}
+
+#[test]
+fn a_managed_identity_of_sql_server_has_its_own_resource_and_needs_proven_tls() {
+    let text = |more: &str| {
+        let broker = "broker: {user: gatepost_broker, password: {env: BROKER}}";
+        let identity = format!("broker: {{user: gatepost-prod, managed_identity: {{}}}}\n    {more}");
+        with(broker, &identity)
+            .replacen("engine: postgres", "engine: sqlserver", 1)
+            .replacen("  postgres: {", "  sqlserver: {", 1)
+    };
+    for more in [
+        "credential: managed_identity",
+        "credential: managed_identity\n    tls: {mode: strict}",
+        "tls: {mode: verify-full}",
+        "contained: true",
+    ] {
+        let target = parse(&text(more)).unwrap().targets.remove(0);
+        let lends = more.starts_with("credential");
+        assert_eq!(target.logins == Logins::BrokersOwn, lends, "{more}");
+        let identity = target.broker.managed_identity().unwrap();
+        assert_eq!(identity.resource, "https://database.windows.net/");
+    }
+    for (more, expected) in [
+        (
+            "tls: {mode: require}",
+            "so this needs tls: {mode: verify-full} or strict",
+        ),
+        (
+            "tls: {mode: disable}",
+            "so this needs tls: {mode: verify-full} or strict",
+        ),
+        (
+            "credential: managed_identity\n    contained: true",
+            "contained is about minted logins",
+        ),
+    ] {
+        let shown = printed(&text(more));
+        assert!(shown.contains(expected), "{more}: {shown}");
     }
 }
 

@@ -16,8 +16,10 @@ use crate::credential::error::{BrokerError, chain};
 use crate::credential::lease::Lease;
 use crate::credential::postgres::guard::{Guard, Plain};
 use crate::credential::postgres::naming::quote_name;
-use crate::domain::secret::Secret;
+use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, TargetName};
+use crate::tls::ProvenServer;
+use crate::wire::pg::login::InClear;
 
 /// Name resolution, TCP, TLS and SCRAM together; a server that needs longer is as good as down.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -34,20 +36,26 @@ const OPTIONS: &str = "-c search_path=pg_catalog -c datestyle=ISO -c timezone=UT
 /// A dead server or a dropped NAT entry must be noticed long before a login expires.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// A configuration that leads here was refused when it was read.
+const UNPROVEN: &str =
+    "a token is shown only to a server that TLS has proven by chain and name (verify-full)";
+
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
 pub(in crate::credential) struct Access {
     pub(in crate::credential) target: TargetName,
     pub(in crate::credential) address: (String, u16),
     pub(in crate::credential) user: String,
-    pub(in crate::credential) password: Secret<String>,
+    pub(in crate::credential) password: Password,
     pub(in crate::credential) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Of `tls`. Without it no token is shown.
+    pub(in crate::credential) proven_server: Option<ProvenServer>,
     pub(in crate::credential) control: Handle,
 }
 
 impl Access {
     pub(in crate::credential) fn same_login_as(&self, other: &Self) -> bool {
-        self.user == other.user && self.password.expose() == other.password.expose()
+        self.user == other.user && self.password.is_same_as(&other.password)
     }
 
     /// A TLS configuration is the same only when it is the very same one: files may have changed.
@@ -64,7 +72,7 @@ impl Access {
     pub(in crate::credential) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
         let as_login = Self {
             user: lease.login().to_string(),
-            password: Secret::new(lease.password().expose().clone()),
+            password: lease.password().clone(),
             ..self.clone()
         };
         let attempt = tokio::time::timeout(SECRET_LIMIT, as_login.connect(database)).await;
@@ -75,12 +83,21 @@ impl Access {
         &self,
         database: &DatabaseName,
     ) -> Result<Connection, BrokerError> {
+        let in_clear = match (&self.password, self.proven_server) {
+            (Password::Secret(_), _) => InClear::Refused,
+            (Password::Token(_), Some(_)) => InClear::TokenToProvenServer,
+            (Password::Token(_), None) => return Err(self.unreachable(UNPROVEN)),
+        };
+        let password = self.within(CONNECT_LIMIT, "getting a token", self.password.current());
+        let password = password
+            .await?
+            .map_err(|error| self.unreachable(error.to_string()))?;
         let mut config = Config::new();
         config
             .host(&self.address.0)
             .port(self.address.1)
             .user(&self.user)
-            .password(self.password.expose())
+            .password(password.expose())
             .dbname(database.as_str())
             .application_name("gatepost broker")
             .options(OPTIONS)
@@ -89,14 +106,14 @@ impl Access {
         let attempt = async {
             match &self.tls {
                 Some(tls) => {
-                    let connector = Guard(MakeRustlsConnect::new(tls.as_ref().clone()));
+                    let connector = Guard::new(MakeRustlsConnect::new(tls.as_ref().clone()), in_clear);
                     let (client, connection) = config.connect(connector).await?;
                     Ok((client, self.control.spawn(drive(connection))))
                 }
                 None => {
                     // Nothing is negotiated, and so nothing but the guard stands where TLS would.
                     config.ssl_negotiation(SslNegotiation::Direct);
-                    let (client, connection) = config.connect(Guard(Plain)).await?;
+                    let (client, connection) = config.connect(Guard::new(Plain, InClear::Refused)).await?;
                     Ok((client, self.control.spawn(drive(connection))))
                 }
             }
@@ -109,6 +126,13 @@ impl Access {
             target: self.target.clone(),
             version: OnceCell::new(),
         })
+    }
+
+    fn unreachable(&self, why: impl Into<String>) -> BrokerError {
+        BrokerError::Unreachable {
+            target: self.target.clone(),
+            why: why.into(),
+        }
     }
 
     async fn within<T>(

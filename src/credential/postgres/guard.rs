@@ -1,6 +1,7 @@
 //! What stands between tokio-postgres and the server while it logs in: tokio-postgres would answer a
 //! demand for the password in clear, or as an MD5 hash that is as good as the password, and do as many
-//! SCRAM iterations as it is told to. The guard reads along and breaks the connection first.
+//! SCRAM iterations as it is told to. The guard reads along and breaks the connection first. Only a token
+//! may be shown as it is, and only where the caller has made sure of the server.
 
 use std::future::Future;
 use std::io;
@@ -13,11 +14,20 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use crate::wire::Decoded;
 use crate::wire::pg::frame;
 use crate::wire::pg::from_server::{self, Authentication, FromServer};
-use crate::wire::pg::login::{LoginError, MESSAGE_BYTES_MAX, check_iterations};
+use crate::wire::pg::login::{InClear, LoginError, MESSAGE_BYTES_MAX, check_iterations};
 
 /// Around a TLS connector, so that every connection that it makes is guarded.
 #[derive(Clone)]
-pub(in crate::credential) struct Guard<C>(pub(in crate::credential) C);
+pub(in crate::credential) struct Guard<C> {
+    connector: C,
+    in_clear: InClear,
+}
+
+impl<C> Guard<C> {
+    pub(in crate::credential) const fn new(connector: C, in_clear: InClear) -> Self {
+        Self { connector, in_clear }
+    }
+}
 
 /// A connection without TLS, in the place where a connector would make one with.
 #[derive(Clone, Copy)]
@@ -26,6 +36,7 @@ pub(in crate::credential) struct Plain;
 /// A connection whose first messages are read along.
 pub(in crate::credential) struct Guarded<S> {
     inner: S,
+    in_clear: InClear,
     /// What was read of a message that is not whole yet. `None`: the login is over.
     seen: Option<Vec<u8>>,
 }
@@ -36,7 +47,8 @@ impl<S, C: MakeTlsConnect<S>> MakeTlsConnect<S> for Guard<C> {
     type Error = C::Error;
 
     fn make_tls_connect(&mut self, domain: &str) -> Result<Self::TlsConnect, Self::Error> {
-        self.0.make_tls_connect(domain).map(Guard)
+        let connector = self.connector.make_tls_connect(domain)?;
+        Ok(Guard::new(connector, self.in_clear))
     }
 }
 
@@ -46,18 +58,26 @@ impl<S, C: TlsConnect<S>> TlsConnect<S> for Guard<C> {
     type Future = Connecting<C::Future>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Connecting(Box::pin(self.0.connect(stream)))
+        Connecting {
+            connection: Box::pin(self.connector.connect(stream)),
+            in_clear: self.in_clear,
+        }
     }
 }
 
-pub(in crate::credential) struct Connecting<F>(Pin<Box<F>>);
+pub(in crate::credential) struct Connecting<F> {
+    connection: Pin<Box<F>>,
+    in_clear: InClear,
+}
 
 impl<S, E, F: Future<Output = Result<S, E>>> Future for Connecting<F> {
     type Output = Result<Guarded<S>, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context).map_ok(|inner| Guarded {
+        let in_clear = self.in_clear;
+        self.connection.as_mut().poll(context).map_ok(|inner| Guarded {
             inner,
+            in_clear,
             seen: Some(Vec::new()),
         })
     }
@@ -99,12 +119,15 @@ impl<S> Guarded<S> {
                 && let FromServer::Authentication(asked) = from_server::parse(head.tag, body)?
             {
                 match asked {
-                    Authentication::CleartextPassword => return Err(weak("the password in clear")),
+                    Authentication::CleartextPassword if self.in_clear == InClear::Refused => {
+                        return Err(weak("the password in clear"));
+                    }
                     Authentication::Md5Password => return Err(weak("an MD5 hash")),
                     Authentication::SaslContinue(challenge) => check_iterations(challenge)?,
                     // Nothing of the login follows it.
                     Authentication::Ok => return Ok(()),
-                    Authentication::Sasl(_)
+                    Authentication::CleartextPassword
+                    | Authentication::Sasl(_)
                     | Authentication::SaslFinal(_)
                     | Authentication::Gss
                     | Authentication::Unknown(_) => {}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::credential::broker::Logins;
 use crate::credential::error::BrokerError;
 use crate::credential::naming::MINTED_GROUP;
 use crate::credential::postgres::connection::{Connection, grant_connect};
@@ -28,9 +29,10 @@ pub(in crate::credential) async fn compare(
         connection,
         database: place.database,
         broker: place.broker,
+        logins: place.logins,
         plan,
     };
-    if seen.insert(MINTED_GROUP.to_owned()) {
+    if place.logins == Logins::Minted && seen.insert(MINTED_GROUP.to_owned()) {
         comparison.role(MINTED_GROUP).await?;
     }
     for role in roles {
@@ -47,20 +49,26 @@ struct Comparison<'a> {
     connection: &'a Connection,
     database: &'a DatabaseName,
     broker: &'a str,
+    logins: Logins,
     plan: &'a mut Plan,
 }
 
 impl Comparison<'_> {
-    /// The role itself, and that the broker can hand it out.
+    /// The role itself, and that the broker can hand it out, or has it.
     async fn role(&mut self, name: &str) -> Result<(), BrokerError> {
         let quoted = quote_name(name);
         let there = exists(self.connection, name).await?;
         if !there {
             self.step(format!("CREATE ROLE {quoted} NOLOGIN"));
         }
-        let admin = there && self.broker_has_admin(name).await?;
-        if !admin && self.connection.version().await? >= ADMIN_PER_ROLE {
-            let broker = quote_name(self.broker);
+        let broker = quote_name(self.broker);
+        if self.logins == Logins::BrokersOwn {
+            if !(there && self.broker_has(name, "USAGE").await?) {
+                self.step(format!("GRANT {quoted} TO {broker}"));
+            }
+        } else if !(there && self.broker_has(name, "MEMBER WITH ADMIN OPTION").await?)
+            && self.connection.version().await? >= ADMIN_PER_ROLE
+        {
             // Neither inheriting nor SET: the broker gets what a role may do only through a login that
             // it is about to drop.
             self.step(format!(
@@ -73,12 +81,11 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn broker_has_admin(&self, role: &str) -> Result<bool, BrokerError> {
-        let sql =
-            "SELECT pg_has_role($1::name, oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles WHERE rolname = $2";
+    async fn broker_has(&self, role: &str, how: &str) -> Result<bool, BrokerError> {
+        let sql = "SELECT pg_has_role($1::name, oid, $3) FROM pg_roles WHERE rolname = $2";
         let rows = self
             .connection
-            .query("reading memberships", sql, &[&self.broker, &role])
+            .query("reading memberships", sql, &[&self.broker, &role, &how])
             .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }

@@ -13,8 +13,9 @@ use crate::credential::error::{BrokerError, chain};
 use crate::credential::lease::Lease;
 use crate::credential::sqlserver::error::{Failure, Meaning};
 use crate::credential::sqlserver::live::create_user;
-use crate::credential::sqlserver::settings::{SqlServerSettings, SqlServerTlsMode, TokenSource};
+use crate::credential::sqlserver::settings::{SqlServerSettings, SqlServerTlsMode};
 use crate::credential::sqlserver::socket::Socket;
+use crate::domain::password::Password;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, TargetName};
 
@@ -34,13 +35,17 @@ const OPENING: &str = "SET LOCK_TIMEOUT 5000; SET NOCOUNT ON; SET QUOTED_IDENTIF
 /// `EngineEdition` of Azure SQL Database.
 const AZURE: i64 = 5;
 
+/// A configuration that leads here was refused when it was read.
+const UNPROVEN: &str =
+    "a token is shown only to a server that TLS has proven by chain and name (verify-full or strict)";
+
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
 pub(in crate::credential) struct Access {
     pub(in crate::credential) target: TargetName,
     pub(in crate::credential) address: (String, u16),
     pub(in crate::credential) user: String,
-    pub(in crate::credential) password: Secret<String>,
+    pub(in crate::credential) password: Password,
     pub(in crate::credential) settings: SqlServerSettings,
     /// Those that logins are minted in; the first is the broker's home.
     pub(in crate::credential) databases: Arc<[DatabaseName]>,
@@ -59,12 +64,7 @@ pub(in crate::credential) enum Product {
 
 impl Access {
     pub(in crate::credential) fn same_login_as(&self, other: &Self) -> bool {
-        let token = match (&self.settings.token, &other.settings.token) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        token && self.user == other.user && self.password.expose() == other.password.expose()
+        self.user == other.user && self.password.is_same_as(&other.password)
     }
 
     /// The files of TLS are read at each connect, so what they hold is no difference.
@@ -76,11 +76,7 @@ impl Access {
     pub(in crate::credential) async fn refuses_secret(&self, lease: &Lease, database: &DatabaseName) -> bool {
         let as_login = Self {
             user: lease.login().to_string(),
-            password: Secret::new(lease.password().expose().clone()),
-            settings: SqlServerSettings {
-                token: None,
-                ..self.settings.clone()
-            },
+            password: lease.password().clone(),
             ..self.clone()
         };
         // No renewal sets the secret again, so the answer is worth waiting for.
@@ -92,7 +88,11 @@ impl Access {
         &self,
         database: &DatabaseName,
     ) -> Result<Connection, BrokerError> {
-        let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(database)).await;
+        let authentication = tokio::time::timeout(CONNECT_LIMIT, self.authentication()).await;
+        let authentication = authentication
+            .map_err(|_| self.timed_out("getting a token", CONNECT_LIMIT))?
+            .map_err(|failure| self.not_connected(database, failure))?;
+        let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(database, authentication)).await;
         let (client, socket) = attempt
             .map_err(|_| self.timed_out("connecting", CONNECT_LIMIT))?
             .map_err(|failure| self.not_connected(database, failure))?;
@@ -109,11 +109,25 @@ impl Access {
         Ok(connection)
     }
 
-    async fn open(&self, database: &DatabaseName) -> Result<(Client<Compat<Socket>>, Socket), Failure> {
-        let authentication = match &self.settings.token {
-            Some(source) => token(source.as_ref()).await?,
-            None => AuthMethod::sql_server(&self.user, self.password.expose()),
-        };
+    async fn authentication(&self) -> Result<AuthMethod, Failure> {
+        let driver = |why: String| Failure::Driver(why);
+        match &self.password {
+            Password::Secret(secret) => Ok(AuthMethod::sql_server(&self.user, secret.expose())),
+            Password::Token(_) if self.settings.tls.mode != SqlServerTlsMode::Verify => {
+                Err(driver(UNPROVEN.to_owned()))
+            }
+            Password::Token(source) => {
+                let token = source.token().await.map_err(|error| driver(error.to_string()))?;
+                Ok(AuthMethod::aad_token(token.expose()))
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        database: &DatabaseName,
+        authentication: AuthMethod,
+    ) -> Result<(Client<Compat<Socket>>, Socket), Failure> {
         let mut address = self.address.clone();
         let mut routings = 0;
         loop {
@@ -208,13 +222,6 @@ impl Access {
             },
         }
     }
-}
-
-async fn token(source: &dyn TokenSource) -> Result<AuthMethod, Failure> {
-    let token = source.token().await;
-    token
-        .map(|token| AuthMethod::aad_token(token.expose()))
-        .map_err(|why| Failure::Driver(format!("no access token: {why}")))
 }
 
 fn product(row: &Row) -> Product {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::credential::broker::Logins;
 use crate::credential::error::BrokerError;
 use crate::credential::roles::{Granted, Place, Plan};
 use crate::credential::sqlserver::connection::{Connection, Product};
@@ -76,6 +77,10 @@ impl Comparison<'_> {
             let name = quote_name(self.place.broker);
             self.step(format!("CREATE USER {name} FOR LOGIN {name}"));
         }
+        if self.place.logins == Logins::BrokersOwn {
+            self.broker = Some(user);
+            return Ok(true);
+        }
         let sql = format!(
             "SELECT 1 FROM sys.database_permissions AS s JOIN sys.database_principals AS p \
              ON p.principal_id = s.grantee_principal_id WHERE s.permission_name = 'ALTER ANY USER' \
@@ -94,7 +99,7 @@ impl Comparison<'_> {
         Ok(true)
     }
 
-    /// The role itself, and that the broker can hand it out.
+    /// The role itself, and that the broker can hand it out, or has it.
     async fn role(&mut self, name: &str) -> Result<(), BrokerError> {
         let quoted = quote_name(name);
         let text = quote_text(name);
@@ -115,6 +120,9 @@ impl Comparison<'_> {
         let Some(broker) = self.broker.clone() else {
             return Ok(());
         };
+        if self.place.logins == Logins::BrokersOwn {
+            return self.member(name, &broker).await;
+        }
         let sql = format!(
             "SELECT 1 FROM sys.database_permissions AS s \
              JOIN sys.database_principals AS p ON p.principal_id = s.grantee_principal_id \
@@ -133,6 +141,23 @@ impl Comparison<'_> {
                 "GRANT ALTER ON ROLE::{quoted} TO {}",
                 quote_name(&broker)
             ));
+        }
+        Ok(())
+    }
+
+    async fn member(&mut self, role: &str, user: &str) -> Result<(), BrokerError> {
+        let sql = format!(
+            "SELECT 1 FROM sys.database_role_members AS m \
+             JOIN sys.database_principals AS r ON r.principal_id = m.role_principal_id \
+             JOIN sys.database_principals AS p ON p.principal_id = m.member_principal_id \
+             WHERE r.name = {} AND p.name = {}",
+            quote_text(role),
+            quote_text(user)
+        );
+        let rows = self.connection.query("reading memberships", &sql).await?;
+        if rows.is_empty() {
+            let (role, user) = (quote_name(role), quote_name(user));
+            self.step(format!("ALTER ROLE {role} ADD MEMBER {user}"));
         }
         Ok(())
     }

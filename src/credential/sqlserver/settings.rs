@@ -1,12 +1,6 @@
 //! What a target says about its SQL Server, besides address, user and password.
 
-use std::fmt;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-
-use crate::domain::secret::Secret;
 
 /// How a SQL Server is reached, and how logins are made on it.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +9,6 @@ pub struct SqlServerSettings {
     /// the server: for Azure SQL, and for databases with partial containment.
     pub contained: bool,
     pub tls: SqlServerTls,
-    /// Where the broker's access token comes from (Microsoft Entra). `None`: it has a password.
-    pub token: Option<Arc<dyn TokenSource>>,
 }
 
 /// TLS of the broker's own connections. The driver reads the files at every connect.
@@ -40,10 +32,4 @@ pub enum SqlServerTlsMode {
     /// Signed by an authority, and with the right name.
     #[default]
     Verify,
-}
-
-/// Hands out access tokens for the database service, a fresh one whenever the last is about to expire.
-pub trait TokenSource: Send + Sync + fmt::Debug {
-    /// The error is for logs and must hold no secret.
-    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Secret<String>, String>> + Send + '_>>;
 }

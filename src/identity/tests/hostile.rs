@@ -202,7 +202,7 @@ async fn a_set_without_end_is_cut_off() {
         .unwrap_err()
         .to_string();
     // Not by the time limit: by its size.
-    assert!(failed.contains("larger than 1 MiB"), "{failed}");
+    assert!(failed.contains("larger than 1024 KiB"), "{failed}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::credential::TAMPER_CHECK_SQL;
+use crate::credential::{SETTINGS_CHECK_SQL, TAMPER_CHECK_SQL};
 use crate::domain::ids::SessionId;
 use crate::session::prelude::{Prelude, PreludeError};
 use crate::upstream::checkout::Checkout;
@@ -32,7 +32,11 @@ const PHRASE_BYTES_SHOWN: usize = 160;
 pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Result<(), PreludeError> {
     let mut text = String::new();
     if checkout.fresh() {
-        text.push_str(TAMPER_CHECK_SQL);
+        text.push_str(if prelude.minted {
+            TAMPER_CHECK_SQL
+        } else {
+            SETTINGS_CHECK_SQL
+        });
         text.push(';');
     }
     let name = application_name(prelude.application, prelude.session);

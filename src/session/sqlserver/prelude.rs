@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::audit::record::Facts;
-use crate::credential::TAMPER_CHECK_TSQL;
+use crate::credential::{SETTINGS_CHECK_TSQL, TAMPER_CHECK_TSQL};
 use crate::session::prelude::{Prelude, PreludeError};
 use crate::upstream::ask::{AskError, ask};
 use crate::upstream::checkout::{Checkout, Habits};
@@ -48,7 +48,7 @@ pub(super) async fn play(checkout: &mut Checkout, prelude: &Prelude<'_>) -> Resu
     let all = async {
         run(checkout, &text, prelude.facts).await?;
         if checkout.habits().is_none() {
-            check(checkout).await?;
+            check(checkout, prelude.minted).await?;
             let habits = habits(checkout).await?;
             checkout.note_habits(habits);
         }
@@ -76,9 +76,15 @@ async fn run(checkout: &mut Checkout, text: &str, facts: &Facts) -> Result<(), P
     }
 }
 
-/// Is the login still as it was minted? A row says what is not.
-async fn check(checkout: &mut Checkout) -> Result<(), PreludeError> {
-    let answer = ask(checkout, Status::NORMAL, TAMPER_CHECK_TSQL).await?;
+/// Is the login still as it was minted, or, where it is everybody's, without what one could have planted
+/// for all? A row says what is not.
+async fn check(checkout: &mut Checkout, minted: bool) -> Result<(), PreludeError> {
+    let question = if minted {
+        TAMPER_CHECK_TSQL
+    } else {
+        SETTINGS_CHECK_TSQL
+    };
+    let answer = ask(checkout, Status::NORMAL, question).await?;
     if let Some(number) = answer.error {
         let code = number.to_string();
         return Err(PreludeError::Refused { code });
@@ -214,6 +220,7 @@ mod tests {
             source: CorrelationSource::ApplicationName,
         };
         let text = text(&Prelude {
+            minted: true,
             application: None,
             session: SessionId::random(&Seven),
             correlation: Some(&correlation),

@@ -14,6 +14,7 @@ fn key(login: u8) -> PoolKey {
         target: "orders".into(),
         database: "orders".into(),
         login: format!("login-{login}").into(),
+        identity: None,
         settings: vec![],
     }
 }

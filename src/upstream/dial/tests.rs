@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::domain::{AwaitedToken, TokenSource};
 use crate::tls::ClientSettings;
 use crate::upstream::cancel::Canceller;
 use crate::wire::pg::error_response::{ErrorFields, Severity, put_error};
@@ -23,7 +24,7 @@ async fn dial_scripted(mode: Mode, answer: Vec<u8>) -> Result<Dialed, DialError>
         socket.write_all(&answer).await.unwrap();
     };
     let address = address(port, mode);
-    let password = Secret::new("secret".to_owned());
+    let password = Password::new("secret");
     let key = key();
     let (dialed, ()) = tokio::join!(dial(&address, &key, &password, LIMIT), server);
     dialed
@@ -50,6 +51,7 @@ fn key() -> PoolKey {
         target: "orders".into(),
         database: "orders".into(),
         login: "gp_test".into(),
+        identity: None,
         settings: vec![],
     }
 }
@@ -103,7 +105,7 @@ async fn each_way_to_fail_has_its_own_name() {
 async fn a_silent_server_and_a_closed_port_end_in_time() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = address(listener.local_addr().unwrap().port(), Mode::Disable);
-    let password = Secret::new(String::new());
+    let password = Password::new("");
     let limit = Duration::from_millis(20);
     let error = dial(&address, &key(), &password, limit).await.unwrap_err();
     assert!(matches!(error, DialError::TimedOut(_)));
@@ -137,4 +139,61 @@ fn the_application_is_named_unless_the_key_names_it() {
     );
     key.settings = vec![("application_name".to_owned(), "own".to_owned())];
     assert_eq!(parameters(&key), key.settings);
+}
+
+#[derive(Debug)]
+struct Tokens(Result<&'static str, &'static str>);
+
+impl TokenSource for Tokens {
+    fn token(&self) -> AwaitedToken<'_> {
+        let token = self.0.map(|token| Secret::new(token.to_owned()));
+        let token = token.map_err(|why| NoToken { why: why.to_owned() });
+        Box::pin(std::future::ready(token))
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_for_servers_that_tls_proves_and_needs_to_be_had() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let token = Password::Token(Arc::new(Tokens(Ok("a.b.c"))));
+    for mode in [Mode::Disable, Mode::Require] {
+        let error = dial(&address(port, mode), &key(), &token, LIMIT)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, DialError::ServerNotProven), "{error}");
+    }
+    let none = Password::Token(Arc::new(Tokens(Err("nobody answers"))));
+    let error = shown(&address(port, Mode::VerifyFull), &none).await.unwrap_err();
+    assert!(matches!(&error, DialError::NoToken(no) if no.why == "nobody answers"));
+    let (shown, in_clear) = shown(&address(port, Mode::VerifyFull), &token).await.unwrap();
+    assert_eq!(
+        (shown.expose().as_str(), in_clear),
+        ("a.b.c", InClear::TokenToProvenServer)
+    );
+    // Not even a connection was made.
+    let waited = timeout(Duration::from_millis(1), listener.accept()).await;
+    assert!(waited.is_err());
+}
+
+#[test]
+fn the_server_is_told_whose_connection_it_is_where_the_login_does_not_say_it() {
+    let identity = |tenant: Option<&str>| IdentityKey {
+        provider: "entra".into(),
+        tenant: tenant.map(str::to_owned),
+        subject: "a\0b".to_owned(),
+    };
+    let forged = ("gatepost.identity".to_owned(), "somebody".to_owned());
+    for (tenant, text) in [(Some("t"), "entra/t/ab"), (None, "entra//ab")] {
+        let key = PoolKey {
+            identity: Some(identity(tenant)),
+            settings: vec![forged.clone()],
+            ..key()
+        };
+        let told = parameters(&key);
+        assert_eq!(
+            told.last().unwrap(),
+            &("gatepost.identity".to_owned(), text.to_owned())
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! The client's side of logging in to a database: SCRAM-SHA-256 or a client certificate, nothing that
-//! would show the server a password. A machine that is consumed by each step.
+//! would show the server a password; a token that ends by itself is shown if the caller says so. A
+//! machine that is consumed by each step.
 
 use std::{fmt, io};
 
@@ -31,6 +32,17 @@ pub enum Binding {
     ServerEndPoint(Vec<u8>),
 }
 
+/// Whether a server that demands the password itself is given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InClear {
+    /// Never: such a server is refused.
+    Refused,
+    /// What stands in the password's place is a token for this kind of server, soon over, and the
+    /// connection below has proven by chain and name which server it is. Servers that know Entra ask for
+    /// their tokens this way. An MD5 hash is still refused.
+    TokenToProvenServer,
+}
+
 #[derive(Clone, Debug)]
 pub struct LoginSettings {
     pub user: String,
@@ -38,6 +50,7 @@ pub struct LoginSettings {
     pub database: String,
     /// Further start-up parameters.
     pub parameters: Vec<(String, String)>,
+    pub in_clear: InClear,
     pub binding: Binding,
     /// 0, or 2 to be given long cancel keys by servers that have them.
     pub request_minor: u16,
@@ -76,6 +89,7 @@ pub enum Login {
 pub struct AwaitingMethod {
     password: Secret<String>,
     password_required: bool,
+    in_clear: InClear,
     binding: Binding,
     minor: u16,
 }
@@ -90,7 +104,7 @@ pub struct AwaitingServerFinal {
     minor: u16,
 }
 
-/// The server has proven itself.
+/// The server has proven itself: by SCRAM, or by its certificate before it was shown a token.
 pub struct AwaitingOk {
     minor: u16,
 }
@@ -148,6 +162,7 @@ impl Login {
         Self::AwaitingMethod(AwaitingMethod {
             password: settings.password,
             password_required: settings.password_required,
+            in_clear: settings.in_clear,
             binding: settings.binding,
             minor,
         })
@@ -246,7 +261,13 @@ impl AwaitingMethod {
             }
             Authentication::Ok if self.password_required => Err(LoginError::ServerNotProven),
             Authentication::Ok => Ok(Login::AwaitingReady(AwaitingReady::new(self.minor))),
-            Authentication::CleartextPassword => weak("a password in clear"),
+            Authentication::CleartextPassword => match self.in_clear {
+                InClear::Refused => weak("a password in clear"),
+                InClear::TokenToProvenServer => {
+                    from_client::put_password(out, self.password.expose().as_bytes());
+                    Ok(Login::AwaitingOk(AwaitingOk { minor: self.minor }))
+                }
+            },
             Authentication::Md5Password => weak("an MD5 password"),
             Authentication::Gss => weak("GSSAPI or SSPI"),
             Authentication::Unknown(_) => Err(LoginError::NoKnownMechanism),

@@ -18,6 +18,9 @@ pub(crate) struct Config {
     pub(crate) door: &'static str,
     pub(crate) broker: &'static str,
     pub(crate) broker_password_file: &'static str,
+    /// Instead of the password.
+    pub(crate) managed_identity: Option<&'static str>,
+    pub(crate) credential: &'static str,
     pub(crate) certificate: &'static str,
     pub(crate) max_connections: u32,
     pub(crate) queue_timeout: &'static str,
@@ -47,6 +50,8 @@ impl Config {
             door: "",
             broker: "gatepost_broker",
             broker_password_file: "broker-password",
+            managed_identity: None,
+            credential: "password",
             certificate: "server",
             max_connections: 40,
             queue_timeout: "30s",
@@ -62,6 +67,10 @@ impl Config {
     }
 
     pub(crate) fn text(&self) -> String {
+        let proof = match self.managed_identity {
+            Some(identity) => format!("managed_identity: {identity}"),
+            None => format!("password: {{file: {}}}", self.broker_password_file),
+        };
         format!(
             "installation: e2e
 replica: {replica}
@@ -80,7 +89,8 @@ targets:
     address: \"{server}\"
     tls: {{mode: verify-full, ca: certs/ca.crt, client_certificate: certs/client.crt, client_key: {{file: certs/client.key}}}}
     databases: {databases}
-    broker: {{user: {broker}, password: {{file: {broker_password_file}}}}}
+    broker: {{user: {broker}, {proof}}}
+    credential: {credential}
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 {more_targets}policies: [policy.yaml]
 audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
@@ -97,7 +107,7 @@ threads: {threads}
             okta = self.okta,
             server = self.server,
             broker = self.broker,
-            broker_password_file = self.broker_password_file,
+            credential = self.credential,
             max_connections = self.max_connections,
             queue_timeout = self.queue_timeout,
             threads = self.threads,

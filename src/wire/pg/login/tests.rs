@@ -23,6 +23,7 @@ fn settings() -> LoginSettings {
         binding: Binding::None,
         request_minor: 0,
         password_required: true,
+        in_clear: InClear::Refused,
     }
 }
 
@@ -231,6 +232,35 @@ fn passwords_are_never_shown() {
     assert!(matches!(
         refused(settings(), &offer(&[b"SCRAM-SHA-256-PLUS"])),
         LoginError::NoKnownMechanism
+    ));
+}
+
+#[test]
+fn a_token_is_shown_to_a_server_that_asks_for_it_and_has_proven_itself() {
+    let token = || LoginSettings {
+        in_clear: InClear::TokenToProvenServer,
+        ..settings()
+    };
+    let cleartext = b"R\0\0\0\x08\0\0\0\x03".to_vec();
+    let asked = [cleartext.clone(), welcome(b"key!")].concat();
+    let (step, out) = feed(started(token()), &asked).unwrap();
+    assert!(matches!(step, LoginStep::Done(_)));
+    assert_eq!(
+        out,
+        bytes(|out| from_client::put_password(out, PASSWORD.as_bytes()))
+    );
+    // Once, and in no other form.
+    let twice = [cleartext.clone(), cleartext].concat();
+    assert!(matches!(refused(token(), &twice), LoginError::Misbehaved(_)));
+    let md5 = b"R\0\0\0\x0c\0\0\0\x05salt";
+    assert!(matches!(
+        refused(token(), md5),
+        LoginError::WeakAuthentication { .. }
+    ));
+    // A server that lets everybody in asked for nothing and gets nothing.
+    assert!(matches!(
+        refused(token(), &welcome(b"key!")),
+        LoginError::ServerNotProven
     ));
 }
 

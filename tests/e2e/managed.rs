@@ -1,0 +1,273 @@
+//! gatepost logs in with tokens of its own identity: stand-ins for Azure's endpoints give them, and a
+//! PostgreSQL that asks for the password inside TLS takes them, as Azure's does.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::harness::journal::of_event;
+use crate::harness::provider::Shape;
+use crate::harness::wait_for;
+use crate::harness::world::World;
+
+/// Nothing like it stands anywhere by accident.
+const TOKEN: &str = "eyJ0b2tlbiI6Im9mIGdhdGVwb3N0In0.c2hvd24tdG8tdGhlLWRhdGFiYXNlLW9ubHk.c2lnbmF0dXJl";
+
+/// One role, held by two identities of two providers.
+const POLICY: &str = "
+version: 1
+roles:
+  orders_writer:
+    target: orders
+    database: orders
+    grants:
+      - {privileges: [select, insert, update, delete], on: {tables: [public.orders, public.inbox, public.pgbench_accounts, public.pgbench_branches, public.pgbench_tellers, public.pgbench_history]}}
+      - {privileges: [usage], on: {sequences: [public.orders_id_seq]}}
+rules:
+  - name: entra-consumers
+    identity: {provider: entra, client_id: order-consumer, roles: [Orders.Write]}
+    grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
+  - name: okta-consumers
+    identity: {provider: okta, client_id: order-consumer, groups: [Orders.Write]}
+    grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
+";
+
+/// Answers all requests with the token once it is there, and keeps the requests.
+struct TokenGiver {
+    address: SocketAddr,
+    token: Arc<Mutex<Option<&'static str>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl TokenGiver {
+    /// The thread ends with the test's process.
+    fn start(token: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let giver = Self {
+            address: listener.local_addr().unwrap(),
+            token: Arc::new(Mutex::new(token)),
+            asked: Arc::default(),
+        };
+        let (token, asked) = (Arc::clone(&giver.token), Arc::clone(&giver.asked));
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                asked.lock().unwrap().push(read_head(&mut socket));
+                let (status, body) = match *token.lock().unwrap() {
+                    Some(token) => (
+                        "200 OK",
+                        format!(
+                            r#"{{"access_token": "{token}", "expires_in": "3600", "token_type": "Bearer"}}"#
+                        ),
+                    ),
+                    None => (
+                        "400 Bad Request",
+                        r#"{"error": "invalid_request", "error_description": "Identity not found"}"#
+                            .to_owned(),
+                    ),
+                };
+                let length = body.len();
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+                let _ = socket.write_all(answer.as_bytes());
+            }
+        });
+        giver
+    }
+
+    fn give(&self, token: &'static str) {
+        *self.token.lock().unwrap() = Some(token);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn read_head(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).unwrap() > 0 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Whom the server knows by a token: it asks for it as it is, inside TLS.
+fn admit(world: &World, attributes: &str) {
+    let hba = world.path("postgres/data/pg_hba.conf");
+    let others = fs::read_to_string(&hba).unwrap();
+    let line = "hostssl all gatepost-prod 127.0.0.1/32 password\n";
+    fs::write(&hba, format!("{line}{others}")).unwrap();
+    world.sql(&format!(
+        "CREATE ROLE \"gatepost-prod\" LOGIN {attributes} PASSWORD '{TOKEN}'"
+    ));
+    world.sql("SELECT pg_reload_conf()");
+}
+
+fn gatepost(world: &World, giver: &TokenGiver, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(arguments)
+        .args(["--config", "gatepost.yaml"])
+        .env(
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+            format!("http://{}", giver.address),
+        )
+        .current_dir(world.path("."))
+        .output()
+        .unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(told).unwrap())
+}
+
+/// Neither gatepost nor the server wrote it down.
+fn token_is_nowhere(world: &World) {
+    let server = fs::read_to_string(world.path("postgres/postgres.log")).unwrap();
+    let journal = format!("{:?}", world.records());
+    for (text, of) in [
+        (world.log(), "gatepost"),
+        (server, "the server"),
+        (journal, "the journal"),
+    ] {
+        // The statement above that made the role is the test's own.
+        let shown = text
+            .lines()
+            .any(|line| line.contains(TOKEN) && !line.contains("CREATE ROLE"));
+        assert!(!shown, "{of} wrote the token down");
+    }
+}
+
+#[test]
+fn everybody_logs_in_as_the_managed_identity() {
+    let mut world = World::without_proxy(15);
+    let giver = TokenGiver::start(None);
+    admit(&world, "");
+    world.config.broker = "gatepost-prod";
+    world.config.managed_identity = Some("{source: imds, client_id: mine}");
+    world.config.credential = "managed_identity";
+    world.config.threads = 1;
+    world.config.write(&world.path("gatepost.yaml"));
+
+    // Two roles would be one.
+    let (good, told) = gatepost(&world, &giver, &["check"]);
+    assert!(
+        !good && told.contains("can have only one role there, and it has orders_reader, orders_writer"),
+        "{told}"
+    );
+    fs::write(world.path("policy.yaml"), POLICY).unwrap();
+    let (good, told) = gatepost(&world, &giver, &["check"]);
+    assert!(good, "{told}");
+    // It is not a member yet, and deploying makes it one.
+    let by = ["--as", "postgres", "--password-file", "superuser-password"];
+    let plan = [&["roles", "plan"], by.as_slice()].concat();
+    let (_, told) = gatepost(&world, &giver, &plan);
+    assert!(
+        told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"),
+        "{told}"
+    );
+    assert!(!told.contains("gatepost_minted"), "{told}");
+    world.apply_roles();
+
+    // Without a token nobody gets in, and the operator reads why.
+    let imds = format!("http://{}", giver.address);
+    world.launch_with(|mut command| {
+        command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &imds);
+        command
+    });
+    let (_, page) = wait_for("an answer for operators", || {
+        world
+            .readiness()
+            .filter(|(status, page)| *status == 503 && page.contains("Identity not found"))
+    });
+    assert!(page.contains("no token of gatepost's own identity"), "{page}");
+    let consumer = world.consumer();
+    let refused = world.psql(&consumer, "SELECT 1").refusal();
+    assert!(!refused.contains("Identity not found"), "{refused}");
+    giver.give(TOKEN);
+    world.wait_until_ready();
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    assert!(good, "{told}");
+
+    let insert = "INSERT INTO orders (customer) VALUES ('managed'); \
+                  SELECT session_user, current_setting('gatepost.identity'), pg_backend_pid()";
+    let other = world.caller(Shape::Okta, "order-consumer", "orders_writer");
+    let said = [&consumer, &consumer, &other, &consumer].map(|caller| {
+        let out = world.psql(caller, insert).well();
+        let line = out.lines().last().unwrap();
+        let fields: Vec<_> = line.split('|').map(str::to_owned).collect();
+        assert_eq!(fields[0], "gatepost-prod");
+        (fields[1].clone(), fields[2].clone())
+    });
+    assert!(said[0].0.starts_with("entra/"), "{said:?}");
+    assert!(said[2].0.starts_with("okta/"), "{said:?}");
+    // One identity's connection is lent to it again, and to nobody else, though the login is the same.
+    assert_eq!((&said[0], &said[0]), (&said[1], &said[3]));
+    assert_ne!(said[0].1, said[2].1);
+    assert_eq!(world.sql("SELECT count(*) FROM orders"), "4");
+
+    // What a client plants on the login that all share reaches nobody.
+    world.sql("ALTER ROLE \"gatepost-prod\" SET search_path = planted");
+    let anew = [("PGOPTIONS", "-c statement_timeout=7s")];
+    let refused = world.psql_with(&other, &anew, "SELECT 1").refusal();
+    assert!(!refused.contains("search_path"), "{refused}");
+    assert!(world.log().contains("set search_path for itself"));
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    assert!(
+        !good && told.contains("ALTER ROLE \"gatepost-prod\" RESET ALL"),
+        "{told}"
+    );
+    world.sql("ALTER ROLE \"gatepost-prod\" RESET ALL");
+    world.psql_with(&other, &anew, "SELECT 1").well();
+
+    let records = world.settled();
+    for minted in ["login.minted", "login.renewed", "login.tampered", "login.dropped"] {
+        assert!(of_event(&records, minted).is_empty(), "{minted}");
+    }
+    let outcomes = of_event(&records, "transaction.outcome");
+    let written = outcomes
+        .iter()
+        .filter(|record| record["login"] == "gatepost-prod");
+    assert!(written.count() >= 4, "{outcomes:?}");
+    assert_eq!(world.logins(), [""; 0]);
+    assert!(
+        giver
+            .asked()
+            .iter()
+            .all(|request| request.contains("&client_id=mine"))
+    );
+    world.stop_proxy();
+    world.verify_journal();
+    token_is_nowhere(&world);
+}
+
+#[test]
+fn a_broker_with_a_token_mints_as_one_with_a_password() {
+    let mut world = World::without_proxy(15);
+    let giver = TokenGiver::start(Some(TOKEN));
+    admit(&world, "CREATEROLE");
+    world.sql("GRANT CONNECT ON DATABASE orders TO \"gatepost-prod\"");
+    world.config.broker = "gatepost-prod";
+    world.config.managed_identity = Some("{}");
+    let endpoint = format!("http://{}/msi/token", giver.address);
+    world.launch_with(|mut command| {
+        command
+            .env("IDENTITY_ENDPOINT", &endpoint)
+            .env("IDENTITY_HEADER", "proof of the app");
+        command
+    });
+    world.wait_until_ready();
+    let login = world.psql(&world.consumer(), "SELECT session_user").well();
+    assert!(login.starts_with("gp_e2e_"), "{login}");
+    let asked = giver.asked();
+    assert_eq!(asked.len(), 1, "one token for all connections: {asked:?}");
+    assert!(
+        asked[0].starts_with("GET /msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fossrdbms-aad.")
+    );
+    assert!(!of_event(&world.records(), "login.minted").is_empty());
+    world.stop_proxy();
+    assert_eq!(world.logins(), [""; 0]);
+    token_is_nowhere(&world);
+    assert!(!world.log().contains("proof of the app"));
+}
