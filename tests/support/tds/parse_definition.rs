@@ -293,6 +293,7 @@ impl Parser<'_> {
             required: false,
             identity: false,
             default: None,
+            above: None,
         };
         let mut constraint = None;
         loop {
@@ -314,7 +315,13 @@ impl Parser<'_> {
             } else if self.take("default") {
                 column.default = Some(self.primary()?);
             } else if self.take("check") {
-                self.skip_enclosed()?;
+                // Of this one form, and of a column with a name for it: CONSTRAINT c CHECK (column > number).
+                self.want_kind(TokenKind::Open)?;
+                self.word()?;
+                self.want_symbol('>')?;
+                let bound = self.next()?.text.parse().map_err(|_| self.unexpected())?;
+                self.want_kind(TokenKind::Close)?;
+                column.above = Some((constraint.take().unwrap_or_default(), bound));
             } else if self.take("references") {
                 self.name()?;
                 if self.is_kind(TokenKind::Open) {

@@ -171,6 +171,14 @@ impl Table {
 
     /// Would a key be violated? A row that another transaction deletes or makes is waited for.
     fn check(&self, values: &[Value], except: Option<u64>, transaction: i64) -> Result<(), Blocked> {
+        for (column, value) in self.columns.iter().zip(values) {
+            if let Some((name, bound)) = &column.above
+                && value.as_int().is_some_and(|value| value <= *bound)
+            {
+                let text = format!("The INSERT statement conflicted with the CHECK constraint \"{name}\".");
+                return Err(Blocked::Fault(Fault::new(547, 16, text)));
+            }
+        }
         for key in &self.keys {
             let there = key
                 .rows

@@ -136,6 +136,8 @@ pub(crate) struct ColumnDefinition {
     pub(crate) required: bool,
     pub(crate) identity: bool,
     pub(crate) default: Option<Expr>,
+    /// The CHECK constraint's name, and what a value must be greater than.
+    pub(crate) above: Option<(String, i64)>,
 }
 
 #[derive(Clone, Debug)]

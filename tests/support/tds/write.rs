@@ -381,6 +381,7 @@ impl Session {
                 required: false,
                 identity: false,
                 default: None,
+                above: None,
             });
         self.create_table(name, &columns.collect::<Vec<_>>(), &[])?;
         let place = self.place(name);

@@ -40,10 +40,12 @@ const SPID: u16 = 53;
 
 /// A server that tells of all transactions, and one that does so only where the transaction manager is asked.
 const TELLS: Habits = Habits {
+    session: 51,
     id_question: Some("ID?"),
     tells_transactions: true,
 };
 const SILENT: Habits = Habits {
+    session: 51,
     id_question: Some("ID?"),
     tells_transactions: false,
 };
