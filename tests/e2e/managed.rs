@@ -223,6 +223,8 @@ fn deploying_makes_the_identity_a_member_and_what_is_too_much_is_told() {
         "{told}"
     );
     assert!(!told.contains("gatepost_minted"), "{told}");
+    // To look, it has to be let into the database.
+    world.sql("GRANT CONNECT ON DATABASE orders TO \"gatepost-prod\"");
     let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
     assert!(
         !good && told.contains("membership of gatepost-prod in role orders_writer"),
