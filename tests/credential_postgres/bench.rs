@@ -82,6 +82,11 @@ pub(crate) struct Bench {
     pub(crate) retired: Arc<Retired>,
 }
 
+/// What a minted login logs in with.
+pub(crate) fn secret_of(hold: &LeaseHold) -> &str {
+    hold.password().secret().unwrap().expose()
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         Self::on(Server::start().await).await
@@ -230,7 +235,7 @@ impl Bench {
 
     /// A connection of a minted login.
     pub(crate) async fn client(&self, hold: &LeaseHold) -> tokio_postgres::Client {
-        let (login, password) = (hold.login().as_str(), hold.password().secret().unwrap().expose());
+        let (login, password) = (hold.login().as_str(), secret_of(hold));
         self.server.connect(login, password, "orders").await.unwrap()
     }
 

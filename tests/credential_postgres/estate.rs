@@ -3,7 +3,7 @@
 use gatepost::credential::doctor::{self, Condition};
 use tokio::runtime::Handle;
 
-use crate::bench::{Bench, LONG, SHORT, eventually};
+use crate::bench::{Bench, LONG, SHORT, eventually, secret_of};
 
 /// One of each kind that a role may make.
 const EVERYTHING: &str = "CREATE TABLE app.things (id serial PRIMARY KEY, a int); CREATE INDEX ON app.things (a); \
@@ -53,7 +53,7 @@ async fn everything_that_a_login_owned_goes_to_its_role() {
     client.batch_execute(EVERYTHING).await.unwrap();
     let there = bench
         .server
-        .connect(&login, hold.password().secret().unwrap().expose(), "archive")
+        .connect(&login, secret_of(&hold), "archive")
         .await
         .unwrap();
     there

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio_postgres::NoTls;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::bench::{BROKER, Bench, LONG, SHORT, eventually};
+use crate::bench::{BROKER, Bench, LONG, SHORT, eventually, secret_of};
 use crate::postgres::Options;
 
 const FENCED: &str = "host all postgres 127.0.0.1/32 trust\n\
@@ -155,10 +155,7 @@ async fn a_stolen_password_is_refused_and_gatepost_gets_in() {
     settings.tls = Some(Arc::clone(&ours));
     let broker = bench.start(settings.clone());
     let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
-    let (login, stolen) = (
-        hold.login().as_str(),
-        hold.password().secret().unwrap().expose().as_str(),
-    );
+    let (login, stolen) = (hold.login().as_str(), secret_of(&hold));
     let port = bench.server.port;
 
     enter(port, login, stolen, Some(Arc::clone(&ours))).await.unwrap();
@@ -219,10 +216,7 @@ async fn a_stolen_password_is_refused_and_gatepost_gets_in() {
     bench.run("SELECT pg_reload_conf()").await;
     let honest = bench.lease(&broker, "writer", LONG).await.unwrap();
     eventually("the opened fence lets a thief in", async || {
-        let (login, stolen) = (
-            honest.login().as_str(),
-            honest.password().secret().unwrap().expose().as_str(),
-        );
+        let (login, stolen) = (honest.login().as_str(), secret_of(&honest));
         enter(port, login, stolen, Some(certificates.tls(None)))
             .await
             .is_ok()

@@ -22,7 +22,7 @@ mod rotation;
 mod tampering;
 mod update;
 
-use bench::{BROKER, Bench, LONG, PASSWORD, SHORT, declaration, eventually};
+use bench::{BROKER, Bench, LONG, PASSWORD, SHORT, declaration, eventually, secret_of};
 use gatepost::credential::{BrokerError, FindingKind, LeaseError, Mark, roles};
 use gatepost::domain::Password;
 
@@ -42,7 +42,7 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
 
     let client = bench
         .server
-        .connect(login, one.password().secret().unwrap().expose(), "orders")
+        .connect(login, secret_of(&one), "orders")
         .await
         .unwrap();
     client
@@ -68,17 +68,9 @@ async fn a_login_works_is_shared_and_expires_by_the_servers_clock() {
         ))
         .await
         .unwrap();
-    let expired = bench
-        .server
-        .connect(login, one.password().secret().unwrap().expose(), "orders")
-        .await;
+    let expired = bench.server.connect(login, secret_of(&one), "orders").await;
     assert_eq!(expired.unwrap_err().code().unwrap().code(), "28P01");
-    assert!(
-        !bench
-            .server
-            .log()
-            .contains(one.password().secret().unwrap().expose().as_str())
-    );
+    assert!(!bench.server.log().contains(secret_of(&one)));
 }
 
 #[tokio::test]
@@ -89,7 +81,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
     let login = hold.login().to_string();
     let client = bench
         .server
-        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
+        .connect(&login, secret_of(&hold), "orders")
         .await
         .unwrap();
     client
@@ -101,10 +93,7 @@ async fn a_login_is_renewed_while_held_and_ends_in_order() {
     })
     .await;
     assert!(bench.life(&login).await > 1.0);
-    let again = bench
-        .server
-        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
-        .await;
+    let again = bench.server.connect(&login, secret_of(&hold), "orders").await;
     assert!(again.is_ok());
 
     drop(hold);
@@ -140,7 +129,7 @@ async fn a_login_that_changed_its_settings_is_ended() {
     let login = hold.login().to_string();
     let client = bench
         .server
-        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
+        .connect(&login, secret_of(&hold), "orders")
         .await
         .unwrap();
     client
@@ -178,7 +167,7 @@ async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
     bench.gone(&own).await;
     assert!(bench.exists(&foreign).await);
     assert!(bench.exists(live.login().as_str()).await);
-    let password = live.password().secret().unwrap().expose();
+    let password = secret_of(&live);
     let still = bench
         .server
         .connect(live.login().as_str(), password, "orders")
@@ -276,10 +265,7 @@ async fn a_new_server_is_reported_and_set_up_by_plan_and_apply() {
     let broker = bench.start(bench.settings("a"));
     let hold = bench.lease(&broker, quoted, SHORT).await.unwrap();
     let login = hold.login().to_string();
-    let client = bench
-        .server
-        .connect(&login, hold.password().secret().unwrap().expose(), "orders")
-        .await;
+    let client = bench.server.connect(&login, secret_of(&hold), "orders").await;
     let client = client.unwrap();
     client
         .batch_execute("CREATE TABLE app.theirs (a int)")

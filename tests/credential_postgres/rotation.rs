@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use gatepost::audit::Facts;
 use gatepost::credential::{BrokerError, LoginState};
 
-use crate::bench::{BROKER, Bench, LONG, eventually};
+use crate::bench::{BROKER, Bench, LONG, eventually, secret_of};
 
 const TERMS: &str = "login_ttl: 30m";
 
@@ -207,10 +207,7 @@ async fn chosen_logins_end_at_once_whoever_holds_them() {
     let leaver = |facts: &Facts| facts.identity.as_ref().is_some_and(|who| who.subject == "leaver");
     let ended = broker.end_logins(Arc::new(leaver), "revoked").await;
     assert_eq!(ended, 1);
-    let (login, password) = (
-        struck.login().as_str(),
-        struck.password().secret().unwrap().expose(),
-    );
+    let (login, password) = (struck.login().as_str(), secret_of(&struck));
     // No waiting: it is disabled by the time that the call returns.
     let refused = bench.server.connect(login, password, "orders").await;
     assert_eq!(refused.err().unwrap().code().unwrap().code(), "28000");

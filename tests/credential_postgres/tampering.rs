@@ -4,7 +4,7 @@
 use gatepost::credential::{Broker, LeaseHold, TAMPER_CHECK_SQL};
 use tokio_postgres::Client;
 
-use crate::bench::{BROKER, Bench, LONG, PASSWORD, SHORT, eventually};
+use crate::bench::{BROKER, Bench, LONG, PASSWORD, SHORT, eventually, secret_of};
 
 /// Runs a statement where only the server can judge it.
 async fn from_inside(client: &Client, sql: &str) -> Result<(), String> {
@@ -170,7 +170,7 @@ async fn a_suspected_login_is_looked_at_before_its_renewal() {
     )
     .await
     .unwrap();
-    let (login, password) = (hold.login().as_str(), hold.password().secret().unwrap().expose());
+    let (login, password) = (hold.login().as_str(), secret_of(&hold));
     assert!(bench.server.connect(login, password, "orders").await.is_err());
     broker.suspect(login);
     undone(&bench, &broker, hold, "local_preload_libraries").await;

@@ -139,59 +139,43 @@ fn token_is_nowhere(world: &World) {
     }
 }
 
-#[test]
-fn everybody_logs_in_as_the_managed_identity() {
+/// Nothing is minted: the proxy is not started yet, and its user is not a member of the role.
+fn lending(giver: &TokenGiver) -> World {
     let mut world = World::without_proxy(15);
-    let giver = TokenGiver::start(None);
     admit(&world, "");
     world.config.broker = "gatepost-prod";
     world.config.managed_identity = Some("{source: imds, client_id: mine}");
     world.config.credential = "managed_identity";
     world.config.threads = 1;
     world.config.write(&world.path("gatepost.yaml"));
-
     // Two roles would be one.
-    let (good, told) = gatepost(&world, &giver, &["check"]);
-    assert!(
-        !good && told.contains("can have only one role there, and it has orders_reader, orders_writer"),
-        "{told}"
-    );
+    let (good, told) = gatepost(&world, giver, &["check"]);
+    let one = "can have only one role there, and it has orders_reader, orders_writer";
+    assert!(!good && told.contains(one), "{told}");
     fs::write(world.path("policy.yaml"), POLICY).unwrap();
-    let (good, told) = gatepost(&world, &giver, &["check"]);
+    let (good, told) = gatepost(&world, giver, &["check"]);
     assert!(good, "{told}");
-    // It is not a member yet, and deploying makes it one.
-    let by = ["--as", "postgres", "--password-file", "superuser-password"];
-    let plan = [&["roles", "plan"], by.as_slice()].concat();
-    let (_, told) = gatepost(&world, &giver, &plan);
-    assert!(
-        told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"),
-        "{told}"
-    );
-    assert!(!told.contains("gatepost_minted"), "{told}");
-    world.apply_roles();
+    world
+}
 
-    // Without a token nobody gets in, and the operator reads why.
-    let imds = format!("http://{}", giver.address);
+fn launch(world: &mut World, giver: &TokenGiver) {
+    let origin = format!("http://{}", giver.address);
     world.launch_with(|mut command| {
-        command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &imds);
+        command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &origin);
         command
     });
-    let (_, page) = wait_for("an answer for operators", || {
-        world
-            .readiness()
-            .filter(|(status, page)| *status == 503 && page.contains("Identity not found"))
-    });
-    assert!(page.contains("no token of gatepost's own identity"), "{page}");
-    let consumer = world.consumer();
-    let refused = world.psql(&consumer, "SELECT 1").refusal();
-    assert!(!refused.contains("Identity not found"), "{refused}");
-    giver.give(TOKEN);
-    world.wait_until_ready();
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
-    assert!(good, "{told}");
+}
 
+#[test]
+fn everybody_logs_in_as_the_managed_identity() {
+    let giver = TokenGiver::start(Some(TOKEN));
+    let mut world = lending(&giver);
+    world.apply_roles();
+    launch(&mut world, &giver);
+    world.wait_until_ready();
     let insert = "INSERT INTO orders (customer) VALUES ('managed'); \
                   SELECT session_user, current_setting('gatepost.identity'), pg_backend_pid()";
+    let consumer = world.consumer();
     let other = world.caller(Shape::Okta, "order-consumer", "orders_writer");
     let said = [&consumer, &consumer, &other, &consumer].map(|caller| {
         let out = world.psql(caller, insert).well();
@@ -207,20 +191,6 @@ fn everybody_logs_in_as_the_managed_identity() {
     assert_ne!(said[0].1, said[2].1);
     assert_eq!(world.sql("SELECT count(*) FROM orders"), "4");
 
-    // What a client plants on the login that all share reaches nobody.
-    world.sql("ALTER ROLE \"gatepost-prod\" SET search_path = planted");
-    let anew = [("PGOPTIONS", "-c statement_timeout=7s")];
-    let refused = world.psql_with(&other, &anew, "SELECT 1").refusal();
-    assert!(!refused.contains("search_path"), "{refused}");
-    assert!(world.log().contains("set search_path for itself"));
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
-    assert!(
-        !good && told.contains("ALTER ROLE \"gatepost-prod\" RESET ALL"),
-        "{told}"
-    );
-    world.sql("ALTER ROLE \"gatepost-prod\" RESET ALL");
-    world.psql_with(&other, &anew, "SELECT 1").well();
-
     let records = world.settled();
     for minted in ["login.minted", "login.renewed", "login.tampered", "login.dropped"] {
         assert!(of_event(&records, minted).is_empty(), "{minted}");
@@ -231,15 +201,75 @@ fn everybody_logs_in_as_the_managed_identity() {
         .filter(|record| record["login"] == "gatepost-prod");
     assert!(written.count() >= 4, "{outcomes:?}");
     assert_eq!(world.logins(), [""; 0]);
+    let asked = giver.asked();
     assert!(
-        giver
-            .asked()
-            .iter()
-            .all(|request| request.contains("&client_id=mine"))
+        asked.iter().all(|request| request.contains("&client_id=mine")),
+        "{asked:?}"
     );
     world.stop_proxy();
     world.verify_journal();
     token_is_nowhere(&world);
+}
+
+#[test]
+fn deploying_makes_the_identity_a_member_and_what_is_too_much_is_told() {
+    let giver = TokenGiver::start(Some(TOKEN));
+    let mut world = lending(&giver);
+    let by = ["--as", "postgres", "--password-file", "superuser-password"];
+    let plan = [&["roles", "plan"], by.as_slice()].concat();
+    let (_, told) = gatepost(&world, &giver, &plan);
+    assert!(
+        told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"),
+        "{told}"
+    );
+    assert!(!told.contains("gatepost_minted"), "{told}");
+    // To look, it has to be let into the database.
+    world.sql("GRANT CONNECT ON DATABASE orders TO \"gatepost-prod\"");
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    assert!(
+        !good && told.contains("membership of gatepost-prod in role orders_writer"),
+        "{told}"
+    );
+    world.apply_roles();
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    assert!(good, "{told}");
+    world.sql("GRANT orders_reader TO \"gatepost-prod\"");
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let revoke = "REVOKE \"orders_reader\" FROM \"gatepost-prod\"";
+    assert!(good && told.contains(revoke), "{told}");
+
+    // What a client plants on the login that all share reaches nobody.
+    launch(&mut world, &giver);
+    world.wait_until_ready();
+    world.sql("ALTER ROLE \"gatepost-prod\" SET search_path = planted");
+    let consumer = world.consumer();
+    let refused = world.psql(&consumer, "SELECT 1").refusal();
+    assert!(!refused.contains("search_path"), "{refused}");
+    assert!(world.log().contains("set search_path for itself"));
+    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let reset = "ALTER ROLE \"gatepost-prod\" RESET ALL";
+    assert!(!good && told.contains(reset), "{told}");
+    world.sql(reset);
+    world.psql(&consumer, "SELECT 1").well();
+}
+
+#[test]
+fn without_a_token_nobody_gets_in_and_the_operator_reads_why() {
+    let giver = TokenGiver::start(None);
+    let mut world = lending(&giver);
+    world.apply_roles();
+    launch(&mut world, &giver);
+    let (_, page) = wait_for("an answer for operators", || {
+        world
+            .readiness()
+            .filter(|(status, page)| *status == 503 && page.contains("Identity not found"))
+    });
+    assert!(page.contains("no token of gatepost's own identity"), "{page}");
+    let refused = world.psql(&world.consumer(), "SELECT 1").refusal();
+    assert!(!refused.contains("Identity not found"), "{refused}");
+    giver.give(TOKEN);
+    world.wait_until_ready();
+    world.psql(&world.consumer(), "SELECT 1").well();
 }
 
 #[test]
