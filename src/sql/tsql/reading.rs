@@ -2,6 +2,7 @@
 
 use crate::domain::correlation::Correlation;
 use crate::sql::correlation as comments;
+use crate::sql::kind::Kind;
 use crate::sql::tsql::call::{Call, Callee, Exec, calls, exec_at};
 use crate::sql::tsql::correlation::{Context, SetContext, context};
 use crate::sql::tsql::escape;
@@ -95,9 +96,16 @@ pub fn read(text: &str) -> Reading {
     if doubtful {
         state.pin(Pin::Unreadable);
     }
+    let statements = split(&words);
+    // What begins with no word that we know could be the name of a procedure.
+    let unknown = statements.iter().any(|statement| statement.kind == Kind::Unknown);
+    if unknown {
+        state.pin(Pin::Unreadable);
+    }
+    let doubtful = doubtful || unknown;
     let planned = !state.plan_only_on.is_empty() || !state.plan_only_off.is_empty();
     Reading {
-        statements: split(&words),
+        statements,
         plain_read: !doubtful && !planned && is_plain_read(&words),
         transaction: transaction::judge(&words, doubtful, planned),
         pins: state.pins,

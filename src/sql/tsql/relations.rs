@@ -74,7 +74,32 @@ pub fn relations(text: &str) -> Option<Relations> {
             Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Definition => {
                 found.statement(slice)?;
             }
-            _ => return None,
+            Kind::Empty
+            | Kind::With
+            | Kind::RollbackTo
+            | Kind::Release
+            | Kind::PrepareTransaction
+            | Kind::EndPrepared
+            | Kind::Set
+            | Kind::Show
+            | Kind::CopyIn
+            | Kind::CopyOut
+            | Kind::CopyServer
+            | Kind::Call
+            | Kind::Do
+            | Kind::Prepare
+            | Kind::Deallocate
+            | Kind::Discard
+            | Kind::Listen
+            | Kind::Notify
+            | Kind::Lock
+            | Kind::Declare
+            | Kind::DeclareHeld
+            | Kind::Fetch
+            | Kind::CloseCursor
+            | Kind::Explain
+            | Kind::Maintenance
+            | Kind::Unknown => return None,
         }
     }
     Some(found.finish())
@@ -112,13 +137,10 @@ fn is_shallow(words: &[Token<'_>]) -> bool {
     let mut depth = 0_usize;
     let mut operators = 0_usize;
     words.iter().all(|token| {
-        match token.kind {
-            TokenKind::Open => depth += 1,
-            TokenKind::Close => depth = depth.saturating_sub(1),
-            TokenKind::Symbol => operators += usize::from(!token.symbol(',') && !token.symbol('.')),
-            TokenKind::Word => operators += usize::from(token.is_any(&OPERATORS)),
-            _ => {}
-        }
+        let symbol = token.kind == TokenKind::Symbol && !token.symbol(',') && !token.symbol('.');
+        operators += usize::from(symbol || token.is_any(&OPERATORS));
+        depth += usize::from(token.kind == TokenKind::Open);
+        depth -= usize::from(token.kind == TokenKind::Close && depth > 0);
         depth <= NESTING_MAX && operators <= OPERATORS_MAX
     })
 }
@@ -173,7 +195,8 @@ impl Found {
             }
             let read = look.read.into_iter().filter(|name| {
                 let alone = name.schema.is_none() && name.database.is_none();
-                !is_variable(name) && !(alone && look.hidden.contains(&name.folded()))
+                let hidden = alone && look.hidden.contains(&name.folded());
+                !hidden && !is_variable(name)
             });
             self.read.extend(read);
             self.called.extend(look.called);
@@ -202,9 +225,11 @@ fn is_variable(name: &Name) -> bool {
 /// The relations that a statement changes; `None` for a statement that we do not know.
 fn targets(statement: &Parsed) -> Option<Vec<Name>> {
     let names = |names: Vec<&ObjectName>| names.into_iter().map(name_of).collect::<Option<Vec<_>>>();
-    let table = |factor: &TableFactor| match factor {
-        TableFactor::Table { name, .. } => name_of(name),
-        _ => None,
+    let table = |factor: &TableFactor| {
+        let TableFactor::Table { name, .. } = factor else {
+            return None;
+        };
+        name_of(name)
     };
     if let Parsed::Query(query) = statement {
         // Behind WITH the parser takes every statement for a query.
@@ -213,7 +238,11 @@ fn targets(statement: &Parsed) -> Option<Vec<Name>> {
             | SetExpr::Update(inner)
             | SetExpr::Delete(inner)
             | SetExpr::Merge(inner) => targets(inner),
-            _ => Some(Vec::new()),
+            SetExpr::Select(_)
+            | SetExpr::Query(_)
+            | SetExpr::SetOperation { .. }
+            | SetExpr::Values(_)
+            | SetExpr::Table(_) => Some(Vec::new()),
         };
     }
     if let Parsed::Insert(insert) = statement {
@@ -308,10 +337,12 @@ impl Visitor for Look {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         for target in select.into.iter().flat_map(|into| &into.targets) {
-            let name = match target {
-                Expr::Identifier(ident) => name_of_idents(std::slice::from_ref(ident)),
-                Expr::CompoundIdentifier(idents) => name_of_idents(idents),
-                _ => None,
+            let name = if let Expr::Identifier(ident) = target {
+                name_of_idents(std::slice::from_ref(ident))
+            } else if let Expr::CompoundIdentifier(idents) = target {
+                name_of_idents(idents)
+            } else {
+                None
             };
             let Some(name) = name else {
                 return ControlFlow::Break(());

@@ -144,13 +144,21 @@ struct Split {
 impl Split {
     fn see(&mut self, words: &[Token<'_>], at: usize, first: bool) {
         let Some(token) = words.get(at) else { return };
-        match token.kind {
-            TokenKind::Open => self.depth += 1,
-            TokenKind::Close => self.depth = self.depth.saturating_sub(1),
-            TokenKind::Semicolon if self.depth == 0 => return self.close(),
-            _ => {}
+        self.depth += usize::from(token.kind == TokenKind::Open);
+        self.depth -= usize::from(token.kind == TokenKind::Close && self.depth > 0);
+        if token.kind == TokenKind::Semicolon && self.depth == 0 {
+            return self.close();
         }
-        if token.is("case") {
+        if token.kind == TokenKind::Open && self.open.is_none() {
+            // `(SELECT …) UNION …`.
+            let mut inner = words
+                .iter()
+                .skip(at)
+                .filter(|token| token.kind != TokenKind::Open);
+            let select = inner.next().is_some_and(|token| token.is("select"));
+            let kind = if select { Kind::Select } else { Kind::Unknown };
+            self.begin(token, kind, Head::Other);
+        } else if token.is("case") {
             self.cases += 1;
         } else if token.is("end") && self.cases > 0 {
             self.cases -= 1;
@@ -331,7 +339,8 @@ fn begin_kind(words: &[Token<'_>], at: usize) -> Option<(Kind, Head)> {
         "dbcc" | "backup" | "restore" | "checkpoint" | "kill" | "shutdown" | "reconfigure" | "dump"
         | "load" => other(Kind::Maintenance),
         "readtext" => other(Kind::Select),
-        "begin" | "end" | "send" | "receive" | "get" | "move" => other(Kind::Unknown),
+        // Conversations of the service broker, and its queues.
+        "begin" | "end" | "send" | "receive" | "get" | "move" => other(Kind::Notify),
         _ => None,
     }
 }

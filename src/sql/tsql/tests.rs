@@ -44,15 +44,17 @@ fn pins(text: &str) -> Vec<Pin> {
 fn kinds_by_their_words() {
     use Kind::{
         Begin, CloseCursor, Commit, Control, CopyIn, CopyServer, Deallocate, Declare, Definition, Delete,
-        Execute, Fetch, Insert, Maintenance, Merge, Print, Rollback, Savepoint, Select, Set, Unknown, Update,
-        Use,
+        Execute, Fetch, Insert, Maintenance, Merge, Notify, Print, Rollback, Savepoint, Select, Set, Unknown,
+        Update, Use,
     };
-    let table: [(&str, &[Kind]); 54] = [
+    let table: [(&str, &[Kind]); 56] = [
         ("", &[]),
         (" ; -- x", &[]),
         ("select 1", &[Select]),
         ("select 1; select 2;", &[Select, Select]),
         ("select a from t select b from u", &[Select, Select]),
+        ("((select 1)) union select 2; (a)", &[Select, Unknown]),
+        ("begin dialog @h from service a to service 'b'", &[Notify]),
         ("select 1 union all select 2 except select 3", &[Select]),
         (
             "select case when a = 1 then 2 else 3 end from t update t set a = 1",
@@ -204,6 +206,7 @@ fn plain_reads_are_proven() {
         "select * from opendatasource('x', 'y').d.s.t",
         "select next value for s",
         "select 1 {call p}",
+        "select 1; sp_mine",
         "sp_who",
         "[select] 1",
         "com/**/mit",
@@ -293,6 +296,8 @@ fn what_decides_elsewhere_is_unclear() {
         ("{call p}", true, true),
         ("{? = call p (?)}", true, true),
         ("p", true, true),
+        ("select 1; p", true, true),
+        ("x: p", true, true),
         ("dbo.sp_who", true, true),
         ("rollback tran x", true, true),
         ("save tran @x; rollback tran @x", true, true),
@@ -330,7 +335,7 @@ fn what_decides_elsewhere_is_unclear() {
 #[test]
 fn state_that_stays_behind_pins() {
     use Pin::*;
-    let table: [(&str, &[Pin]); 47] = [
+    let table: [(&str, &[Pin]); 48] = [
         ("select 1", &[]),
         ("create table #t (a int)", &[TempTable]),
         ("select * into #t from u", &[TempTable]),
@@ -375,6 +380,7 @@ fn state_that_stays_behind_pins() {
             &[SymmetricKey],
         ),
         ("insert bulk t (a int)", &[Bulk]),
+        ("select 1; p", &[Unreadable]),
         ("begin dialog @h from service a to service 'b'", &[ServiceBroker]),
         ("waitfor (receive top(1) * from q)", &[ServiceBroker]),
         ("exec sp_bindsession @t", &[BoundSession]),
