@@ -14,7 +14,7 @@ pub const CORRELATION_ID_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CorrelationSource {
-    /// `SET [LOCAL] gatepost.correlation_id = '…'`.
+    /// `SET [LOCAL] gatepost.correlation_id = '…'`; on SQL Server `sp_set_session_context N'correlation_id', …`.
     Set,
     /// A W3C `traceparent` in a sqlcommenter comment.
     Traceparent,

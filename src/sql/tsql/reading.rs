@@ -6,7 +6,7 @@ use crate::sql::kind::Kind;
 use crate::sql::tsql::call::{Call, Callee, Exec, calls, exec_at};
 use crate::sql::tsql::correlation::{Context, SetContext, context};
 use crate::sql::tsql::escape;
-use crate::sql::tsql::lexer::{Lexer, Token, TokenKind};
+use crate::sql::tsql::lexer::{LOWERED_BYTES, Lexer, Token, TokenKind};
 use crate::sql::tsql::pins::{Pin, Pins};
 use crate::sql::tsql::plain::is_plain_read;
 use crate::sql::tsql::procedures;
@@ -172,7 +172,7 @@ impl State {
 
     fn word(&mut self, words: &[Token<'_>], at: usize, token: &Token<'_>) {
         let next = |list: &[&str]| words.get(at + 1).is_some_and(|next| next.is_any(list));
-        match token.text.to_ascii_lowercase().as_str() {
+        match token.lowered(&mut [0; LOWERED_BYTES]) {
             "set" => self.set(set_at(words, at)),
             "use" if !next(&["hint", "plan"]) => self.use_database(words.get(at + 1)),
             "exec" | "execute" if exec_at(words, at) == Some(Exec::As) => self.pin(Pin::ExecuteAs),

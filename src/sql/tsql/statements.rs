@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::sql::kind::Kind;
 use crate::sql::tsql::call::{Exec, exec_at, is_bare_call};
-use crate::sql::tsql::lexer::{Token, TokenKind};
+use crate::sql::tsql::lexer::{LOWERED_BYTES, Token, TokenKind};
 use crate::sql::tsql::transaction::is_module;
 
 /// Statements of one text that are told apart; what is behind the last belongs to it.
@@ -80,11 +80,9 @@ const KEYWORDS: [&str; 54] = [
 
 /// Is this a word that cannot be a name?
 pub(super) fn is_keyword(token: &Token<'_>) -> bool {
-    if token.kind != TokenKind::Word {
-        return false;
-    }
-    let word = token.text.to_ascii_lowercase();
-    KEYWORDS.binary_search(&word.as_str()).is_ok()
+    KEYWORDS
+        .binary_search(&token.lowered(&mut [0; LOWERED_BYTES]))
+        .is_ok()
 }
 
 /// The statement that is being read.
@@ -297,12 +295,9 @@ fn is_only_first(token: &Token<'_>) -> bool {
 /// The kind of the statement that this word begins, if it can begin one.
 fn begin_kind(words: &[Token<'_>], at: usize) -> Option<(Kind, Head)> {
     let token = words.get(at)?;
-    if token.kind != TokenKind::Word {
-        return None;
-    }
     let next = |word: &str| words.get(at + 1).is_some_and(|next| next.is(word));
     let other = |kind| Some((kind, Head::Other));
-    match token.text.to_ascii_lowercase().as_str() {
+    match token.lowered(&mut [0; LOWERED_BYTES]) {
         "select" => other(Kind::Select),
         "with" => Some((Kind::With, Head::With)),
         "insert" if next("bulk") => other(Kind::CopyIn),
