@@ -74,7 +74,15 @@ pub fn parameter_place(declaration: &str, variable: &str) -> Option<usize> {
             TokenKind::Open => depth += 1,
             TokenKind::Close => depth = depth.saturating_sub(1),
             TokenKind::Variable if begins && token.text.eq_ignore_ascii_case(variable) => return Some(place),
-            _ => {}
+            TokenKind::Word
+            | TokenKind::Bracketed
+            | TokenKind::Quoted
+            | TokenKind::Variable
+            | TokenKind::Text
+            | TokenKind::Number
+            | TokenKind::Semicolon
+            | TokenKind::Symbol
+            | TokenKind::Strange => {}
         }
         begins = depth == 0 && token.symbol(',');
         place += usize::from(begins);

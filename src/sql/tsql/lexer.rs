@@ -8,6 +8,9 @@
 
 use std::borrow::Cow;
 
+/// Bytes of the longest word that is looked up in a list, `datetimeoffsetfromparts`, and some.
+pub(super) const LOWERED_BYTES: usize = 40;
+
 /// What a token is. Its text is given by its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -55,6 +58,20 @@ impl<'a> Token<'a> {
     /// Is this one of these keywords (given in lower case)?
     pub fn is_any(&self, words: &[&str]) -> bool {
         self.kind == TokenKind::Word && words.iter().any(|word| self.text.eq_ignore_ascii_case(word))
+    }
+
+    /// The word in lower case, written into `space`; empty for what is no word, or longer than any word that
+    /// anybody asks for.
+    pub(super) fn lowered<'s>(&self, space: &'s mut [u8; LOWERED_BYTES]) -> &'s str {
+        if self.kind != TokenKind::Word {
+            return "";
+        }
+        let Some(room) = space.get_mut(..self.text.len()) else {
+            return "";
+        };
+        room.copy_from_slice(self.text.as_bytes());
+        room.make_ascii_lowercase();
+        std::str::from_utf8(room).unwrap_or_default()
     }
 
     /// Is this the single symbol `symbol`?

@@ -7,7 +7,7 @@
 //! only calls of the server's own functions by their own names count as proven. What a computed column
 //! or a view calls is not looked at.
 
-use crate::sql::tsql::lexer::{Token, TokenKind};
+use crate::sql::tsql::lexer::{LOWERED_BYTES, Token, TokenKind};
 use crate::sql::tsql::settings::{Set, Tracked, set_at};
 
 /// Words that a plain read has none of, sorted. Most are reserved, so outside of quotes they are what they
@@ -434,15 +434,16 @@ fn is_harmless(words: &[Token<'_>], at: usize) -> bool {
     let next = words.get(at + 1);
     match token.kind {
         TokenKind::Word => {
-            let word = token.text.to_ascii_lowercase();
-            if NEVER.binary_search(&word.as_str()).is_ok() {
+            let mut space = [0; LOWERED_BYTES];
+            let word = token.lowered(&mut space);
+            if NEVER.binary_search(&word).is_ok() {
                 return false;
             }
             let sequence = word == "next" && next.is_some_and(|next| next.is("value"));
             let clause = word == "fetch" && !before.is_some_and(|before| before.is_any(&["row", "rows"]));
             let database = word == "use" && !next.is_some_and(|next| next.is_any(&["hint", "plan"]));
             let sets = word == "set" && !sets_harmlessly(words, at);
-            !(sequence || clause || database || sets) && calls_harmlessly(words, at, Some(&word))
+            !(sequence || clause || database || sets) && calls_harmlessly(words, at, Some(word))
         }
         TokenKind::Bracketed | TokenKind::Quoted => calls_harmlessly(words, at, None),
         TokenKind::Symbol if token.symbol('{') => next.is_some_and(|next| next.is_any(&ODBC_VALUES)),

@@ -303,7 +303,6 @@ mod tests {
         );
         assert!(!known("sp_set_session_context").unwrap().may_end_transaction);
         assert!(known("sp_columns_100").unwrap().plain_read);
-        assert!(UNKNOWN.may_end_transaction && !UNKNOWN.plain_read);
         assert!(DESCRIBING.is_sorted() && REFUSED.is_sorted());
     }
 

@@ -2,10 +2,11 @@
 
 use crate::domain::correlation::Correlation;
 use crate::sql::correlation as comments;
+use crate::sql::kind::Kind;
 use crate::sql::tsql::call::{Call, Callee, Exec, calls, exec_at};
 use crate::sql::tsql::correlation::{Context, SetContext, context};
 use crate::sql::tsql::escape;
-use crate::sql::tsql::lexer::{Lexer, Token, TokenKind};
+use crate::sql::tsql::lexer::{LOWERED_BYTES, Lexer, Token, TokenKind};
 use crate::sql::tsql::pins::{Pin, Pins};
 use crate::sql::tsql::plain::is_plain_read;
 use crate::sql::tsql::procedures;
@@ -95,9 +96,16 @@ pub fn read(text: &str) -> Reading {
     if doubtful {
         state.pin(Pin::Unreadable);
     }
+    let statements = split(&words);
+    // What begins with no word that we know could be the name of a procedure.
+    let unknown = statements.iter().any(|statement| statement.kind == Kind::Unknown);
+    if unknown {
+        state.pin(Pin::Unreadable);
+    }
+    let doubtful = doubtful || unknown;
     let planned = !state.plan_only_on.is_empty() || !state.plan_only_off.is_empty();
     Reading {
-        statements: split(&words),
+        statements,
         plain_read: !doubtful && !planned && is_plain_read(&words),
         transaction: transaction::judge(&words, doubtful, planned),
         pins: state.pins,
@@ -164,7 +172,7 @@ impl State {
 
     fn word(&mut self, words: &[Token<'_>], at: usize, token: &Token<'_>) {
         let next = |list: &[&str]| words.get(at + 1).is_some_and(|next| next.is_any(list));
-        match token.text.to_ascii_lowercase().as_str() {
+        match token.lowered(&mut [0; LOWERED_BYTES]) {
             "set" => self.set(set_at(words, at)),
             "use" if !next(&["hint", "plan"]) => self.use_database(words.get(at + 1)),
             "exec" | "execute" if exec_at(words, at) == Some(Exec::As) => self.pin(Pin::ExecuteAs),

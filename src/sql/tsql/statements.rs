@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::sql::kind::Kind;
 use crate::sql::tsql::call::{Exec, exec_at, is_bare_call};
-use crate::sql::tsql::lexer::{Token, TokenKind};
+use crate::sql::tsql::lexer::{LOWERED_BYTES, Token, TokenKind};
 use crate::sql::tsql::transaction::is_module;
 
 /// Statements of one text that are told apart; what is behind the last belongs to it.
@@ -80,11 +80,9 @@ const KEYWORDS: [&str; 54] = [
 
 /// Is this a word that cannot be a name?
 pub(super) fn is_keyword(token: &Token<'_>) -> bool {
-    if token.kind != TokenKind::Word {
-        return false;
-    }
-    let word = token.text.to_ascii_lowercase();
-    KEYWORDS.binary_search(&word.as_str()).is_ok()
+    KEYWORDS
+        .binary_search(&token.lowered(&mut [0; LOWERED_BYTES]))
+        .is_ok()
 }
 
 /// The statement that is being read.
@@ -144,13 +142,21 @@ struct Split {
 impl Split {
     fn see(&mut self, words: &[Token<'_>], at: usize, first: bool) {
         let Some(token) = words.get(at) else { return };
-        match token.kind {
-            TokenKind::Open => self.depth += 1,
-            TokenKind::Close => self.depth = self.depth.saturating_sub(1),
-            TokenKind::Semicolon if self.depth == 0 => return self.close(),
-            _ => {}
+        self.depth += usize::from(token.kind == TokenKind::Open);
+        self.depth -= usize::from(token.kind == TokenKind::Close && self.depth > 0);
+        if token.kind == TokenKind::Semicolon && self.depth == 0 {
+            return self.close();
         }
-        if token.is("case") {
+        if token.kind == TokenKind::Open && self.open.is_none() {
+            // `(SELECT …) UNION …`.
+            let mut inner = words
+                .iter()
+                .skip(at)
+                .filter(|token| token.kind != TokenKind::Open);
+            let select = inner.next().is_some_and(|token| token.is("select"));
+            let kind = if select { Kind::Select } else { Kind::Unknown };
+            self.begin(token, kind, Head::Other);
+        } else if token.is("case") {
             self.cases += 1;
         } else if token.is("end") && self.cases > 0 {
             self.cases -= 1;
@@ -289,12 +295,9 @@ fn is_only_first(token: &Token<'_>) -> bool {
 /// The kind of the statement that this word begins, if it can begin one.
 fn begin_kind(words: &[Token<'_>], at: usize) -> Option<(Kind, Head)> {
     let token = words.get(at)?;
-    if token.kind != TokenKind::Word {
-        return None;
-    }
     let next = |word: &str| words.get(at + 1).is_some_and(|next| next.is(word));
     let other = |kind| Some((kind, Head::Other));
-    match token.text.to_ascii_lowercase().as_str() {
+    match token.lowered(&mut [0; LOWERED_BYTES]) {
         "select" => other(Kind::Select),
         "with" => Some((Kind::With, Head::With)),
         "insert" if next("bulk") => other(Kind::CopyIn),
@@ -331,7 +334,8 @@ fn begin_kind(words: &[Token<'_>], at: usize) -> Option<(Kind, Head)> {
         "dbcc" | "backup" | "restore" | "checkpoint" | "kill" | "shutdown" | "reconfigure" | "dump"
         | "load" => other(Kind::Maintenance),
         "readtext" => other(Kind::Select),
-        "begin" | "end" | "send" | "receive" | "get" | "move" => other(Kind::Unknown),
+        // Conversations of the service broker, and its queues.
+        "begin" | "end" | "send" | "receive" | "get" | "move" => other(Kind::Notify),
         _ => None,
     }
 }

@@ -1,7 +1,5 @@
 //! Texts that nobody means well with: soups of tokens, deep nesting, great length.
 
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 
 use crate::sql::tsql::lexer::{Lexer, TokenKind};
@@ -153,35 +151,5 @@ proptest! {
         let text = format!("{before}{word}{after}");
         // Behind a digit it may be part of the number, which is doubtful.
         prop_assert!(!read(&text).plain_read, "{}", text);
-    }
-}
-
-/// Four times the text may take no more than some eight times as long.
-#[test]
-fn reading_takes_time_by_length() {
-    let shapes: [fn(usize) -> String; 8] = [
-        |n| "(".repeat(n),
-        |n| "/*".repeat(n),
-        |n| "exec ".repeat(n),
-        |n| "exec ('".repeat(n),
-        |n| "[]]".repeat(n),
-        |n| "a.".repeat(n),
-        |n| "exec p @a=1,".repeat(n / 4),
-        |n| "begin tran ".repeat(n),
-    ];
-    for shape in shapes {
-        let took = |n: usize| {
-            let text = shape(n);
-            let begun = Instant::now();
-            let _reading = read(&text);
-            begun.elapsed()
-        };
-        took(1_000);
-        let (short, long) = (took(12_000), took(48_000));
-        assert!(
-            long < short * 12 + Duration::from_millis(60),
-            "{} {short:?} {long:?}",
-            shape(2)
-        );
     }
 }
