@@ -284,7 +284,11 @@ fn without_a_grant_there_is_no_ticket_and_nothing_is_learnt() {
         assert!(refusal.contains(why), "{why}: {refusal}");
         assert!(!refusal.contains(&token), "{refusal}");
     }
-    let records = world.records();
+    // Nobody waits for such records, also not their disk.
+    let records = wait_for("the denials in the journal", || {
+        let records = world.records();
+        (of_event(&records, "ticket.denied").len() == 7).then_some(records)
+    });
     let denied = of_event(&records, "ticket.denied");
     let codes: Vec<_> = denied
         .iter()
