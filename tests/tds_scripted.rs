@@ -4,12 +4,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
     reason = "a test ends by panicking; of the second opinion's many tokens a few are looked for"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tds_protocol::packet::{PACKET_HEADER_SIZE, PacketHeader, PacketStatus, PacketType};
@@ -17,6 +16,7 @@ use tds_protocol::token::{EnvChangeType, EnvChangeValue, Token, TokenParser};
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt as _};
 
 #[path = "support/tds/mod.rs"]
@@ -173,7 +173,15 @@ async fn transactions_are_isolated_and_recorded() {
     assert_eq!(committed.subject.as_deref(), Some("alice"));
     assert_eq!(committed.correlation.as_deref(), Some("m-1"));
     assert!(committed.statements[0].starts_with("INSERT INTO dbo.orders"));
+}
 
+#[tokio::test]
+async fn what_is_rolled_back_is_gone() {
+    let server = server().await;
+    let mut one = connect(&server, app(), "shop").await.unwrap();
+    run(&mut one, "INSERT INTO dbo.orders (id, body) VALUES (1, N'äöü')")
+        .await
+        .unwrap();
     run(
         &mut one,
         "BEGIN TRAN; UPDATE dbo.orders SET body = N'other'; SAVE TRAN here; DELETE FROM dbo.orders",

@@ -34,11 +34,10 @@ fn there_already(name: &str) -> Fault {
 impl Session {
     pub(crate) fn define(&mut self, definition: &Definition) -> Result<(), Fault> {
         match definition {
-            Definition::CreateDatabase(_)
-            | Definition::DropDatabase(_)
-            | Definition::CreateLogin { .. }
-            | Definition::AlterLogin(..)
-            | Definition::DropLogin(_) => self.define_of_server(definition),
+            Definition::CreateDatabase(_) | Definition::DropDatabase(_) => self.define_database(definition),
+            Definition::CreateLogin { .. } | Definition::AlterLogin(..) | Definition::DropLogin(_) => {
+                self.define_login(definition)
+            }
             Definition::CreateTable { name, columns, keys } => self.create_table(name, columns, keys),
             Definition::CreateIndex { .. }
             | Definition::DropTable { .. }
@@ -68,7 +67,7 @@ impl Session {
         }
     }
 
-    fn define_of_server(&mut self, definition: &Definition) -> Result<(), Fault> {
+    fn define_database(&mut self, definition: &Definition) -> Result<(), Fault> {
         let shared = Arc::clone(&self.shared);
         let mut model = shared.lock();
         match definition {
@@ -92,6 +91,15 @@ impl Session {
                 }
                 model.databases.remove(&name.to_lowercase());
             }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn define_login(&mut self, definition: &Definition) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let mut model = shared.lock();
+        match definition {
             Definition::CreateLogin {
                 name,
                 password,
@@ -412,44 +420,59 @@ impl Session {
                     return Err(Fault::new(3701, 11, text));
                 }
             },
-            Definition::CreateProcedure {
-                parameters,
-                body,
-                replaces,
-                ..
-            } => {
-                if database.procedures.contains_key(&place.1) && !replaces {
-                    let text = format!(
-                        "There is already an object named '{}' in the database.",
-                        name.object
-                    );
-                    return Err(Fault::new(2714, 16, text));
-                }
-                let procedure = Procedure {
-                    id,
-                    name: name.key(),
-                    parameters: parameters.clone(),
-                    body: Arc::new(body.clone()),
-                };
-                database.procedures.insert(place.1, procedure);
-            }
-            Definition::DropProcedure(_) => {
-                database.procedures.remove(&place.1);
-            }
-            _ => {}
+            _ => define_procedure(database, definition, &place.1, id)?,
         }
         Ok(())
     }
 }
 
-fn changed_principal(database: &mut Database, definition: &Definition, id: i32) -> Result<(), Fault> {
-    let principal = |name: &str, kind: PrincipalKind, schema: &str, owner: Option<&str>| Principal {
+fn define_procedure(
+    database: &mut Database,
+    definition: &Definition,
+    key: &str,
+    id: i32,
+) -> Result<(), Fault> {
+    match definition {
+        Definition::CreateProcedure {
+            name,
+            parameters,
+            body,
+            replaces,
+        } => {
+            if database.procedures.contains_key(key) && !replaces {
+                let text = format!(
+                    "There is already an object named '{}' in the database.",
+                    name.object
+                );
+                return Err(Fault::new(2714, 16, text));
+            }
+            let procedure = Procedure {
+                id,
+                name: name.key(),
+                parameters: parameters.clone(),
+                body: Arc::new(body.clone()),
+            };
+            database.procedures.insert(key.to_owned(), procedure);
+        }
+        Definition::DropProcedure(_) => {
+            database.procedures.remove(key);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn principal(id: i32, name: &str, kind: PrincipalKind, schema: &str, owner: Option<&str>) -> Principal {
+    Principal {
         id,
         name: name.to_owned(),
         kind,
         schema: schema.to_owned(),
         owner: owner.map(str::to_owned),
-    };
+    }
+}
+
+fn changed_principal(database: &mut Database, definition: &Definition, id: i32) -> Result<(), Fault> {
     match definition {
         Definition::CreateUser {
             name,
@@ -468,7 +491,7 @@ fn changed_principal(database: &mut Database, definition: &Definition, id: i32) 
             let schema = schema.as_deref().unwrap_or("dbo");
             database
                 .principals
-                .insert(key, principal(name, kind, schema, None));
+                .insert(key, principal(id, name, kind, schema, None));
         }
         Definition::AlterUser {
             name,
@@ -496,12 +519,19 @@ fn changed_principal(database: &mut Database, definition: &Definition, id: i32) 
             }
             forget(database, &key);
         }
+        _ => changed_role(database, definition, id)?,
+    }
+    Ok(())
+}
+
+fn changed_role(database: &mut Database, definition: &Definition, id: i32) -> Result<(), Fault> {
+    match definition {
         Definition::CreateRole(name) => {
             let key = name.to_lowercase();
             if database.principals.contains_key(&key) {
                 return Err(there_already(name));
             }
-            let role = principal(name, PrincipalKind::Role, "", Some("dbo"));
+            let role = principal(id, name, PrincipalKind::Role, "", Some("dbo"));
             database.principals.insert(key, role);
         }
         Definition::DropRole(name) => {
@@ -527,6 +557,13 @@ fn changed_principal(database: &mut Database, definition: &Definition, id: i32) 
                 database.members.remove(&pair)
             };
         }
+        _ => changed_schema(database, definition, id),
+    }
+    Ok(())
+}
+
+fn changed_schema(database: &mut Database, definition: &Definition, id: i32) {
+    match definition {
         Definition::CreateSchema(name) => {
             let schema = Schema {
                 id,
@@ -557,7 +594,6 @@ fn changed_principal(database: &mut Database, definition: &Definition, id: i32) 
         }
         _ => {}
     }
-    Ok(())
 }
 
 /// What a principal was granted goes with it.

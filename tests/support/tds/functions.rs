@@ -149,6 +149,16 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
                 }
             }
         }
+        _ => return object(session, model, name, values),
+    })
+}
+
+fn object(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option<Value> {
+    let database = model.database(&session.database)?;
+    let first = text_of(values, 0);
+    let yes = |yes: bool| Value::Int(i32::from(yes));
+    let id = |id: Option<i32>| id.map_or(Value::Null, Value::Int);
+    Some(match name {
         "object_id" => {
             let first = first?;
             if let Some((_, name)) = first.split_once('#') {
@@ -207,7 +217,6 @@ pub(crate) fn key_of(name: &str) -> String {
 fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
     let first = values.first().cloned().unwrap_or(Value::Null);
     let text = text_of(values, 0);
-    let of_text = |change: &dyn Fn(&str) -> Value| text.as_deref().map_or(Value::Null, change);
     Ok(Some(match name {
         "coalesce" | "isnull" => values
             .iter()
@@ -219,6 +228,43 @@ fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
             let same = first.compare(&other)?.is_some_and(std::cmp::Ordering::is_eq);
             if same { Value::Null } else { first }
         }
+        "abs" => Value::integer(first.as_int().unwrap_or_default().abs()),
+        "type_name" => {
+            let name = first.as_int().and_then(catalogue::type_name);
+            name.map_or(Value::Null, Value::text)
+        }
+        "scripted_shown" => {
+            if first.is_null() {
+                Value::Null
+            } else {
+                Value::Text(first.shown())
+            }
+        }
+        "serverproperty" => match text.unwrap_or_default().to_lowercase().as_str() {
+            "engineedition" => Value::Int(3),
+            "productversion" => Value::text("16.0.4000.0"),
+            "productmajorversion" => Value::text("16"),
+            "edition" => Value::text("Developer Edition (64-bit)"),
+            "servername" => Value::text(SERVER_NAME),
+            _ => Value::Null,
+        },
+        "databasepropertyex" | "connectionproperty" => Value::Null,
+        "getdate" | "sysutcdatetime" | "sysdatetime" | "getutcdate" => Value::at(now()),
+        "datediff" => match (values.get(1), values.get(2)) {
+            (Some(from), Some(to)) => difference(from, to)?,
+            _ => Value::Null,
+        },
+        "crypt_gen_random" | "newid" => random(name, first.as_int().unwrap_or(16)),
+        _ => return Ok(of_text(name, values)),
+    }))
+}
+
+/// What is about texts.
+fn of_text(name: &str, values: &[Value]) -> Option<Value> {
+    let first = values.first().cloned().unwrap_or(Value::Null);
+    let text = text_of(values, 0);
+    let of_text = |change: &dyn Fn(&str) -> Value| text.as_deref().map_or(Value::Null, change);
+    Some(match name {
         "quotename" => of_text(&|text| Value::Text(format!("[{}]", text.replace(']', "]]")))),
         "upper" => of_text(&|text| Value::Text(text.to_uppercase())),
         "lower" => of_text(&|text| Value::Text(text.to_lowercase())),
@@ -255,35 +301,8 @@ fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
             of_text(&|text| Value::Text(text.replace(&from, &to)))
         }
         "concat" => Value::Text(values.iter().map(Value::shown).collect()),
-        "abs" => Value::integer(first.as_int().unwrap_or_default().abs()),
-        "type_name" => {
-            let name = first.as_int().and_then(catalogue::type_name);
-            name.map_or(Value::Null, Value::text)
-        }
-        "scripted_shown" => {
-            if first.is_null() {
-                Value::Null
-            } else {
-                Value::Text(first.shown())
-            }
-        }
-        "serverproperty" => match text.unwrap_or_default().to_lowercase().as_str() {
-            "engineedition" => Value::Int(3),
-            "productversion" => Value::text("16.0.4000.0"),
-            "productmajorversion" => Value::text("16"),
-            "edition" => Value::text("Developer Edition (64-bit)"),
-            "servername" => Value::text(SERVER_NAME),
-            _ => Value::Null,
-        },
-        "databasepropertyex" | "connectionproperty" => Value::Null,
-        "getdate" | "sysutcdatetime" | "sysdatetime" | "getutcdate" => Value::at(now()),
-        "datediff" => match (values.get(1), values.get(2)) {
-            (Some(from), Some(to)) => difference(from, to)?,
-            _ => Value::Null,
-        },
-        "crypt_gen_random" | "newid" => random(name, first.as_int().unwrap_or(16)),
-        _ => return Ok(None),
-    }))
+        _ => return None,
+    })
 }
 
 fn count(number: usize) -> Value {

@@ -41,17 +41,10 @@ fn failed(user: &str) -> Fault {
     Fault::new(18456, 14, format!("Login failed for user '{user}'."))
 }
 
-/// The login, and the database that it comes to.
-pub(crate) fn admit(model: &mut Model, presented: &Presented) -> Result<Who, Fault> {
+/// Whose login it is, by its secret, and its own database.
+fn identified(model: &Model, presented: &Presented) -> Result<(String, String), Fault> {
     let asked = &presented.login;
     let secret = String::from_utf8_lossy(presented.token.expose());
-    if let Some(number) = model.orders.refuse_logins {
-        let text = format!(
-            "Database '{}' on server is not currently available. Please retry later.",
-            asked.database
-        );
-        return Err(Fault::new(number, 20, text));
-    }
     let by_password = presented.arrival == Arrival::Password;
     let name = if by_password {
         asked.user.clone()
@@ -67,11 +60,11 @@ pub(crate) fn admit(model: &mut Model, presented: &Presented) -> Result<Who, Fau
             PrincipalKind::User { .. } | PrincipalKind::Role => None,
         }
     });
-    let (name, home) = if let Some(password) = contained {
+    if let Some(password) = contained {
         if by_password && *password.expose() != secret {
             return Err(failed(&name));
         }
-        (name, wanted.clone())
+        Ok((name, wanted))
     } else {
         let login = model
             .logins
@@ -84,8 +77,22 @@ pub(crate) fn admit(model: &mut Model, presented: &Presented) -> Result<Who, Fau
             let text = format!("Login failed for user '{name}'. Reason: The account is disabled.");
             return Err(Fault::new(18470, 14, text));
         }
-        (login.name.clone(), login.database.clone())
-    };
+        Ok((login.name.clone(), login.database.clone()))
+    }
+}
+
+/// The login, and the database that it comes to.
+pub(crate) fn admit(model: &mut Model, presented: &Presented) -> Result<Who, Fault> {
+    let asked = &presented.login;
+    if let Some(number) = model.orders.refuse_logins {
+        let text = format!(
+            "Database '{}' on server is not currently available. Please retry later.",
+            asked.database
+        );
+        return Err(Fault::new(number, 20, text));
+    }
+    let (name, home) = identified(model, presented)?;
+    let wanted = asked.database.clone();
     let database = if wanted.is_empty() { home } else { wanted };
     let is_sysadmin = model.is_server_member(&name, "sysadmin");
     let entered = model

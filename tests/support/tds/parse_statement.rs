@@ -101,11 +101,6 @@ impl Parser<'_> {
                     otherwise,
                 })
             }
-            "while" => {
-                let condition = self.expression()?;
-                let body = self.boxed()?;
-                Ok(Statement::While { condition, body })
-            }
             "create" | "alter" | "drop" | "grant" | "revoke" | "deny" => self.definition(&word),
             _ => self.small(&word, is_first, start),
         }
@@ -123,6 +118,11 @@ impl Parser<'_> {
                 } else {
                     Some(self.expression()?)
                 }))
+            }
+            "while" => {
+                let condition = self.expression()?;
+                let body = self.boxed()?;
+                Ok(Statement::While { condition, body })
             }
             "use" => self.word().map(Statement::Use),
             "print" => self.expression().map(Statement::Print),

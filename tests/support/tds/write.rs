@@ -19,6 +19,9 @@ use super::value::Value;
 const DEADLOCK_TIME: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(200);
 
+/// The number of a row, what it is, what it becomes.
+type Planned = (u64, Vec<Value>, Vec<Value>);
+
 enum Tried {
     Done(Vec<Vec<Value>>, u64),
     Wait,
@@ -278,7 +281,6 @@ impl Session {
         Ok(Tried::Done(returned, count))
     }
 
-    /// Numbers of rows, what they are, what they become.
     fn planned(
         &self,
         model: &Model,
@@ -286,7 +288,7 @@ impl Session {
         place: &TablePlace,
         sets: &[(String, Expr)],
         filter: Option<&Expr>,
-    ) -> Result<Vec<(u64, Vec<Value>, Vec<Value>)>, Fault> {
+    ) -> Result<Vec<Planned>, Fault> {
         let evaluator = Evaluator { session: self, model };
         let relation = query::relation(evaluator, name, filter)?;
         let definitions = &model
