@@ -414,8 +414,7 @@ async fn a_cancel_reaches_the_statement() {
         give_back(checkout).await;
         // The loan is over: what runs now is somebody else's.
         let mut next = lend(&pool, "postgres").await;
-        let asking = ask(&mut next, "SELECT pg_sleep(0.1)");
-        let (answer, cancelled) = tokio::join!(asking, canceller.cancel());
+        let (answer, cancelled) = tokio::join!(ask(&mut next, "SELECT pg_sleep(0.1)"), canceller.cancel());
         assert!(answer.is_ok() && cancelled.is_ok());
     };
     LocalSet::new().run_until(work).await;

@@ -202,11 +202,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fixed = match self {
             Self::TokenExpired { ago } => {
-                return write!(
-                    f,
-                    "token expired {} ago",
-                    humantime::format_duration(seconds(*ago))
-                );
+                let ago = humantime::format_duration(seconds(*ago));
+                return write!(f, "token expired {ago} ago");
             }
             Self::TokenInParameter { parameter } => {
                 return write!(f, "the {parameter} looks like a token");

@@ -37,6 +37,11 @@ impl Closing {
     }
 }
 
+/// What the client calls itself.
+fn application(facts: &Facts) -> Option<&str> {
+    facts.client.as_ref()?.application.as_deref()
+}
+
 impl Gate {
     /// Welcome, relay, and what is left to do behind them.
     pub(super) async fn converse(&self, mut front: impl Front, opened: Opened, session: SessionId) {
@@ -53,16 +58,16 @@ impl Gate {
             lease,
             seats,
         } = opened;
-        let application = facts
-            .client
-            .as_ref()
-            .and_then(|client| client.application.as_deref());
-        let welcome = front.welcome(permit, application, &checkout, &desk).await;
-        if welcome.is_err() {
+        let application = application(&facts);
+        if front
+            .welcome(permit, application, &checkout, &desk)
+            .await
+            .is_err()
+        {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
         }
         let counters = self.shared.counters.target(facts.target.as_ref());
-        let present = counters.enter();
+        let (present, startup) = (counters.enter(), correlation.clone());
         let notices = Notices::new(&facts, &self.shared.counters);
         let prelude = Prelude {
             minted: lease.is_minted(),
@@ -71,7 +76,6 @@ impl Gate {
             correlation: correlation.as_ref(),
             facts: &facts,
         };
-        let startup = correlation.clone();
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters);
         let mut dialogue = front.dialogue(ledger, &checkout, &prelude, self.nonce());
         let Some((mut client, already_read)) = front.into_parts() else {
@@ -92,6 +96,7 @@ impl Gate {
         let ending = relay.run(&mut dialogue).await;
         let outbound = relay.into_outbound();
         self.abandon(&mut dialogue, &notices);
+        let running = dialogue.is_running_client_statement();
         let (why, refusal) = self.why(ending, session, &notices);
         let closing = Closing {
             why,
@@ -99,28 +104,32 @@ impl Gate {
             transactions: dialogue.transactions(),
             clean: dialogue.leaves_clean(),
         };
+        let held = (place, lease, seats, desk, present);
         // A client that does not read must not keep what it no longer has a right to.
-        let let_go = async {
-            if dialogue.is_running_client_statement()
-                && let Some(canceller) = checkout.canceller()
-            {
-                // Nobody waits for it any more.
-                let _ = canceller.cancel().await;
-            }
-            self.close(checkout, closing, &facts).await;
-            drop((place, lease, seats, desk, present));
+        let let_go = self.let_go(running, (checkout, closing), &facts, held);
+        let Some(refusal) = refusal else {
+            drop(client);
+            return let_go.await;
         };
-        match refusal {
-            Some(refusal) => {
-                let mut text = Vec::new();
-                dialogue.put_farewell(&mut text, &refusal);
-                tokio::join!(take_leave(client, outbound, &text), let_go);
-            }
-            None => {
-                drop(client);
-                let_go.await;
-            }
+        let mut text = Vec::new();
+        dialogue.put_farewell(&mut text, &refusal);
+        tokio::join!(take_leave(client, outbound, &text), let_go);
+    }
+
+    /// Gives back everything that the session `held`.
+    async fn let_go<H>(
+        &self,
+        running: bool,
+        (checkout, closing): (Checkout, Closing),
+        facts: &Arc<Facts>,
+        held: H,
+    ) {
+        if let Some(canceller) = checkout.canceller().filter(|_| running) {
+            // Nobody waits for it any more.
+            let _ = canceller.cancel().await;
         }
+        self.close(checkout, closing, facts).await;
+        drop(held);
     }
 
     /// A transaction that was open when one side went, and those that had ended with nobody to take their

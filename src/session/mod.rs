@@ -211,13 +211,8 @@ impl Gate {
         facts.database = Some(database);
         facts.engine = Some(F::ENGINE);
 
-        let grant = decide(
-            &snapshot.policy,
-            &mut facts,
-            (&identity, &presented.wanted),
-            peer,
-            now,
-        )?;
+        let whose = (identity.as_ref(), presented.wanted.as_str());
+        let grant = decide(&snapshot.policy, &mut facts, whose, peer, now)?;
         let seats = self.take_seats(&facts, &grant)?;
         place.note(&Arc::new(facts.clone()));
 

@@ -56,7 +56,7 @@ fn shown(address: &TargetAddress, credential: Credential) -> Login7 {
     let login = match Login::start(settings, &mut out) {
         LoginStep::StartTls(awaiting, _) => awaiting.established(&mut out).unwrap(),
         LoginStep::Continue(login) => login,
-        other => panic!("{other:?}"),
+        other @ (LoginStep::Done(_) | LoginStep::Routed(_)) => panic!("{other:?}"),
     };
     let (mut payload, mut answer) = (vec![], vec![]);
     let answered = Prelogin {

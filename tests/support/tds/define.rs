@@ -574,17 +574,16 @@ fn changed_schema(database: &mut Database, definition: &Definition, id: i32) {
         }
         Definition::Authorization { class, name, to } => {
             let to = to.to_lowercase();
+            let (schemas, tables) = (&mut database.schemas, &mut database.tables);
             match class.as_str() {
-                "schema" => {
-                    if let Some(schema) = database.schemas.get_mut(&name.object) {
-                        schema.owner = to;
-                    }
-                }
-                "object" => {
-                    if let Some(table) = database.tables.get_mut(&name.key()) {
-                        table.owner = Some(to);
-                    }
-                }
+                "schema" => schemas
+                    .get_mut(&name.object)
+                    .into_iter()
+                    .for_each(|it| it.owner.clone_from(&to)),
+                "object" => tables
+                    .get_mut(&name.key())
+                    .into_iter()
+                    .for_each(|it| it.owner = Some(to.clone())),
                 _ => {
                     if let Some(role) = database.principals.get_mut(&name.object) {
                         role.owner = Some(to);

@@ -21,18 +21,6 @@ fn about_tokens() -> Vec<Row> {
         (TlsRequired, Reason::TokenInClear, "a start-up packet outside TLS"),
         (TokenMissing, Reason::NoToken, "an empty password"),
         (
-            TokenMissing,
-            Reason::PasswordDropped,
-            "an empty password from a SQL Server client",
-        ),
-        (
-            TokenMissing,
-            Reason::LoginWay {
-                what: "a Windows login",
-            },
-            "a login to SQL Server that brings no token: Windows authentication, a new password",
-        ),
-        (
             TokenRejected,
             Reason::TokenMalformed,
             "a password that is no JWT, or too long for one",
@@ -84,6 +72,25 @@ fn about_tokens() -> Vec<Row> {
                 parameter: "user name",
             },
             "user, database, application name or options look like a JWT or a ticket; never repeated",
+        ),
+    ]
+}
+
+/// Of SQL Server's logins, told with the same sentences.
+fn about_logins() -> Vec<Row> {
+    use RefusalCode::TokenMissing;
+    vec![
+        (
+            TokenMissing,
+            Reason::PasswordDropped,
+            "an empty password from a SQL Server client",
+        ),
+        (
+            TokenMissing,
+            Reason::LoginWay {
+                what: "a Windows login",
+            },
+            "a login to SQL Server that brings no token: Windows authentication, a new password",
         ),
     ]
 }
@@ -250,7 +257,14 @@ fn about_sessions() -> Vec<Row> {
 }
 
 fn rows() -> Vec<Row> {
-    [about_tokens(), about_packets(), about_access(), about_sessions()].concat()
+    [
+        about_tokens(),
+        about_logins(),
+        about_packets(),
+        about_access(),
+        about_sessions(),
+    ]
+    .concat()
 }
 
 /// Fails to compile when a reason is added: then add it to the rows too, and here.

@@ -263,9 +263,10 @@ impl Conversation {
     /// Notes what the request would do. `Some`: it does not go on now.
     fn understood(&mut self, mut plan: Plan, now: SystemTime) -> Option<Looked> {
         if let Some(reason) = plan.refused.take() {
-            let code = match reason {
-                Reason::Malformed { .. } | Reason::Unsupported { .. } => RefusalCode::ProtocolViolation,
-                _ => RefusalCode::NotPermitted,
+            let code = if matches!(reason, Reason::Malformed { .. }) {
+                RefusalCode::ProtocolViolation
+            } else {
+                RefusalCode::NotPermitted
             };
             self.refused = Some((code, reason));
             self.plan = Some(plan);

@@ -273,7 +273,7 @@ fn whole_packet(lane: &Lane) -> Result<Decoded<Header>, PeerMisbehaved> {
         Decoded::Message(header) if header.length > unjudged.len() => Decoded::NeedMore {
             at_least: header.length,
         },
-        decoded => decoded,
+        decoded @ (Decoded::Message(_) | Decoded::NeedMore { .. }) => decoded,
     })
 }
 

@@ -220,9 +220,11 @@ fn two_commits_in_a_text_are_on_record_in_their_order() {
     let text = "BEGIN TRAN; INSERT a VALUES (1); COMMIT; BEGIN TRAN; INSERT b VALUES (1); COMMIT";
     story.client(&batch(0, text));
     story.server("begin:7 inserted:1 commit:7 begin:8 inserted:1 commit:8 done");
-    let numbers = story.outcomes.iter().map(|record| match &record.event {
-        super::Recorded::TransactionOutcome { transaction, .. } => transaction.number,
-        _ => panic!("no outcome"),
+    let numbers = story.outcomes.iter().map(|record| {
+        let super::Recorded::TransactionOutcome { transaction, .. } = &record.event else {
+            panic!("no outcome")
+        };
+        transaction.number
     });
     assert!(numbers.eq([1, 2]));
 }
@@ -315,13 +317,14 @@ fn nothing_depends_on_how_the_bytes_are_cut() {
     let tell = |piece| {
         let mut story = Story::new();
         story.piece = piece;
-        let mut all = vec![];
-        all.push(story.exchange(&begin(), "begin:7 done"));
-        all.push(story.server("bigint:70 done"));
-        all.push(story.exchange(&batch(7, "INSERT a VALUES (1)"), "inserted:1 done"));
-        all.push(story.exchange(&commit(7), "commit:7 done"));
-        all.push(story.exchange(&batch(0, "DELETE a"), "error:5 done!"));
-        all.push(story.exchange(&batch(0, "ALTER LOGIN x DISABLE"), ""));
+        let all = [
+            story.exchange(&begin(), "begin:7 done"),
+            story.server("bigint:70 done"),
+            story.exchange(&batch(7, "INSERT a VALUES (1)"), "inserted:1 done"),
+            story.exchange(&commit(7), "commit:7 done"),
+            story.exchange(&batch(0, "DELETE a"), "error:5 done!"),
+            story.exchange(&batch(0, "ALTER LOGIN x DISABLE"), ""),
+        ];
         all.join("\n")
     };
     let whole = tell(usize::MAX);
