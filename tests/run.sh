@@ -197,6 +197,8 @@ tests "documentation tests" count_cargo_test cargo test --workspace --doc
 echo "== Examples"
 step "quickstart" examples/quickstart/run.sh
 step "a consumer on NATS" examples/nats_postgres/run.sh
+step "consumers on NATS and SQL Server" examples/nats_sqlserver/run.sh
+step "a consumer on ActiveMQ and SQL Server" examples/activemq_sqlserver/run.sh
 
 echo "== Afterwards"
 remaining=$(left_behind)

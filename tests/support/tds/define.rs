@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gatepost::domain::Secret;
 
 use super::fault::Fault;
-use super::model::{Database, Granted, Model, Principal, PrincipalKind, Procedure, Schema};
+use super::model::{Database, Granted, Model, Principal, PrincipalKind, Procedure, Schema, forget};
 use super::session::Session;
 use super::store::Table;
 use super::syntax::{ColumnDefinition, Definition, LoginChange, Name};
@@ -593,12 +593,4 @@ fn changed_schema(database: &mut Database, definition: &Definition, id: i32) {
         }
         _ => {}
     }
-}
-
-/// What a principal was granted goes with it.
-fn forget(database: &mut Database, key: &str) {
-    database
-        .members
-        .retain(|(role, member)| role != key && member != key);
-    database.grants.retain(|granted| granted.to != key);
 }

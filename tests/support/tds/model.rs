@@ -355,3 +355,11 @@ impl Shared {
         self.changed.notify_all();
     }
 }
+
+/// What a principal was granted goes with it.
+pub(crate) fn forget(database: &mut Database, key: &str) {
+    database
+        .members
+        .retain(|(role, member)| role != key && member != key);
+    database.grants.retain(|granted| granted.to != key);
+}
