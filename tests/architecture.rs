@@ -164,6 +164,29 @@ fn pure_rooms_only_compute() {
     assert_none(&findings);
 }
 
+/// A protocol is known to its codec, to what dials it, and to one folder of the session each; the story of
+/// a session is written once and names neither.
+#[test]
+fn each_protocol_stays_in_its_corner() {
+    const CORNERS: [(&str, &[&str]); 2] = [
+        ("wire::tds", &["wire/", "tls/", "upstream/", "session/sqlserver/"]),
+        ("sql::tsql", &["sql/", "audit/", "session/sqlserver/"]),
+    ];
+    let findings = in_code(|file, line| {
+        let strays = CORNERS.iter().filter(|(protocol, homes)| {
+            line.contains(protocol) && !homes.iter().any(|home| file.inside.starts_with(home))
+        });
+        let mut found: Vec<_> = strays
+            .map(|(protocol, homes)| format!("`{protocol}` belongs to {homes:?}"))
+            .collect();
+        if file.inside == "session/mod.rs" && (line.contains("SqlServer") || line.contains("sqlserver::")) {
+            found.push("the story of a session names no protocol".to_owned());
+        }
+        found
+    });
+    assert_none(&findings);
+}
+
 #[test]
 fn libraries_stay_in_their_room() {
     let findings = in_code(|file, line| {

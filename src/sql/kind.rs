@@ -172,6 +172,7 @@ impl Kind {
                 | Self::Savepoint
                 | Self::Release
                 | Self::Set
+                | Self::Use
                 | Self::Show
                 | Self::Prepare
                 | Self::Deallocate

@@ -294,7 +294,11 @@ impl Front for SqlServerFront {
     }
 
     fn dialogue(&self, ledger: Ledger, upstream: &Checkout, prelude: &Prelude<'_>, _: u64) -> Conversation {
-        Conversation::new(ledger, upstream, prelude)
+        let asked = self
+            .hello
+            .as_ref()
+            .map_or("", |hello| hello.login.database.as_str());
+        Conversation::new(ledger, upstream, prelude).asked_for(asked)
     }
 
     fn into_parts(self) -> Option<(Stream, BytesMut)> {

@@ -63,6 +63,8 @@ pub(super) struct Plan {
     pub(super) is_rpc: bool,
     /// It is a reset and nothing else, asked for by a call.
     pub(super) resets: bool,
+    /// It is `USE` of this database and nothing else.
+    pub(super) uses: Option<Box<str>>,
     /// The handle that the reply brings is for this.
     pub(super) awaited: Option<Arc<Prepared>>,
     pub(super) unprepares: Option<i64>,
@@ -141,6 +143,7 @@ impl Texts {
             }
         }
         plan.run(&text, &reading, |_| None);
+        plan.uses = used(&text, &reading);
         Some(plan)
     }
 
@@ -425,6 +428,21 @@ fn bound(set: &SetContext, value: impl Fn(&str) -> Option<String>) -> SetCorrela
         SetValue::None | SetValue::Known(_) => None,
     };
     set.bound(value.as_deref())
+}
+
+/// The database of a text that is one USE.
+fn used(text: &str, reading: &Reading) -> Option<Box<str>> {
+    let [only] = reading.statements.as_slice() else {
+        return None;
+    };
+    let words = text
+        .get(only.range.clone())?
+        .trim_end_matches([';', ' ', '\r', '\n']);
+    let name = words
+        .split_at_checked("use".len())
+        .filter(|_| only.kind == Kind::Use)?;
+    let name = Name::parse(name.1)?;
+    name.schema.is_none().then_some(name.object)
 }
 
 fn refused(reading: &Reading) -> Option<Reason> {

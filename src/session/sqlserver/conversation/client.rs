@@ -12,7 +12,7 @@ use crate::wire::tds::answer::done;
 use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
 use crate::wire::tds::reply::{put_database, put_done, put_reset_ack, put_return_status};
-use crate::wire::tds::request::{self, Seen, put_rollback};
+use crate::wire::tds::request::{self, Seen, put_batch, put_rollback};
 use crate::wire::tds::turn::{Asked, Attention, Owed, Owner, Turn};
 use crate::wire::{Decoded, PeerMisbehaved};
 
@@ -188,6 +188,10 @@ impl Conversation {
             self.phase = Phase::Dropping;
             return Ok(Looked::On);
         }
+        if self.plan.as_ref().is_some_and(|plan| self.uses_alias(plan)) {
+            self.phase = Phase::Dropping;
+            return Ok(Looked::On);
+        }
         let owed = Owed {
             asked,
             owner: Owner::Client,
@@ -339,6 +343,9 @@ impl Conversation {
             self.acknowledge_reset(to_client);
             return Ok(());
         }
+        if self.refused.is_none() && self.uses_alias(&plan) {
+            return self.use_by_name(plan, to_server);
+        }
         let internal = (RefusalCode::Internal, Reason::Internal);
         let (code, reason) = self.refused.take().unwrap_or(internal);
         self.phase = Phase::Open;
@@ -366,6 +373,39 @@ impl Conversation {
         }
         self.replied = self.replied.wrapping_add(1);
         self.add_reply(to_client, &payload);
+        Ok(())
+    }
+
+    /// Is it USE of the database by the name that only gatepost knows?
+    fn uses_alias(&self, plan: &Plan) -> bool {
+        let alias = self.alias.as_deref();
+        let same = |uses: &str| alias.is_some_and(|alias| alias.eq_ignore_ascii_case(uses));
+        plan.uses.as_deref().is_some_and(same)
+    }
+
+    /// The server is told the database's own name; its answer is the client's.
+    fn use_by_name(&mut self, plan: Plan, to_server: &mut Lane) -> Result<(), Fault> {
+        let text = format!("USE [{}]", self.database.replace(']', "]]"));
+        let mut payload = Vec::new();
+        put_batch(&mut payload, self.open.descriptor, None, &text);
+        self.scratch.clear();
+        let kind = PacketKind::Batch;
+        packet::put_message(
+            &mut self.scratch,
+            kind,
+            Status::NORMAL,
+            self.packet_bytes,
+            &payload,
+        );
+        to_server.add(&self.scratch);
+        let owed = Owed {
+            asked: Asked::Batch,
+            owner: Owner::Client,
+        };
+        self.try_step(|turn| turn.began(owed)?.ended())?;
+        self.owes_reset = std::mem::take(&mut self.reset_made);
+        self.plan = Some(plan);
+        self.phase = Phase::Awaiting;
         Ok(())
     }
 

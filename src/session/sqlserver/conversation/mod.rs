@@ -90,6 +90,8 @@ pub(in crate::session) struct Conversation {
     spid: u16,
     packet_bytes: usize,
     database: String,
+    /// By what the client asked for the database, where that is another name. Some drivers say USE with it.
+    alias: Option<String>,
     habits: Habits,
     /// What is set again after a reset.
     prelude: String,
@@ -163,6 +165,13 @@ impl Conversation {
         )
     }
 
+    /// The client asked for the database by this name.
+    pub(super) fn asked_for(mut self, name: &str) -> Self {
+        let other = !name.is_empty() && !name.eq_ignore_ascii_case(&self.database);
+        self.alias = other.then(|| name.to_owned());
+        self
+    }
+
     fn begin(
         ledger: Ledger,
         reference: SessionId,
@@ -176,6 +185,7 @@ impl Conversation {
             spid,
             packet_bytes,
             database,
+            alias: None,
             habits,
             prelude,
             turn: Turn::Idle,

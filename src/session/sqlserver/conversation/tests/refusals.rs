@@ -38,6 +38,25 @@ fn an_escape_in_a_transaction_leaves_it_open() {
     assert_eq!(story.statements().len(), 1);
 }
 
+/// python-tds and pymssql say USE with the name that they asked for, which may be gatepost's alias.
+#[test]
+fn use_of_an_alias_reaches_the_server_by_the_real_name() {
+    let mut story = Story::new();
+    let real = story.conversation.database.clone();
+    story.conversation.alias = Some("orders-eu".to_owned());
+    assert_eq!(
+        story.exchange(&batch(0, "use [Orders-EU]"), "done"),
+        format!(">'USE [{real}]' <done.")
+    );
+    // Another database is the server's to refuse, and so is more than one statement.
+    assert_eq!(
+        story.exchange(&batch(0, "USE other"), "done"),
+        ">'USE other' <done."
+    );
+    let two = "USE [orders-eu]; SET NOCOUNT ON";
+    assert_eq!(story.exchange(&batch(0, two), "done"), format!(">'{two}' <done."));
+}
+
 #[test]
 fn a_prepared_escape_is_refused_at_once() {
     let mut story = Story::new();
@@ -59,7 +78,7 @@ fn a_distributed_transaction_is_refused() {
         crate::wire::tds::headers::put(out, 0, None);
         out.extend_from_slice(&[0, 0, 0, 0]);
     });
-    assert_eq!(story.client(&address), "<error:4002 done!.");
+    assert_eq!(story.client(&address), "<error:229 done!.");
     assert!(story.conversation.is_at_rest_and_clean());
 }
 
@@ -70,7 +89,7 @@ fn a_query_notification_is_refused() {
         out.extend_from_slice(&[16, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, b'x', 0]);
         out.extend("SELECT a FROM b".encode_utf16().flat_map(u16::to_le_bytes));
     });
-    assert_eq!(story.client(&asked), "<error:4002 done!.");
+    assert_eq!(story.client(&asked), "<error:229 done!.");
 }
 
 #[test]
