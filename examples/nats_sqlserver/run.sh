@@ -4,10 +4,10 @@
 # its database in the middle of a transaction. What became of every message is asked of the broker and of the
 # database.
 #
-#   GATEPOST_TEST_SQLSERVER='HOST:PORT;USER;PASSWORD' examples/nats_sqlserver/run.sh
+#   [GATEPOST_TEST_SQLSERVER='HOST:PORT;USER;PASSWORD'] examples/nats_sqlserver/run.sh
 #
-# Needs a Rust toolchain, a SQL Server whose administrator the variable names (see
-# examples/parts/sqlserver_stage.sh), and nats-server (Debian's package; root installs it).
+# Needs a Rust toolchain, PostgreSQL's programs for `gatepost dev`, a SQL Server whose administrator the
+# variable names or else the tests' scripted one (see examples/parts/sqlserver_stage.sh), and nats-server (Debian's package; root installs it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . examples/parts/stage.sh
