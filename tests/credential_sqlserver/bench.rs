@@ -22,6 +22,10 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt as _};
 
+#[path = "../support/tds/mod.rs"]
+#[expect(dead_code, reason = "other tests look at more")]
+mod scripted;
+
 /// `host:port;user;password`.
 const SERVER: &str = "GATEPOST_TEST_SQLSERVER";
 /// The file of the authority that signed the server's certificate; without it the broker goes without
@@ -29,6 +33,7 @@ const SERVER: &str = "GATEPOST_TEST_SQLSERVER";
 const AUTHORITY: &str = "GATEPOST_TEST_SQLSERVER_CA";
 /// Far above what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+const SCRIPTED_PASSWORD: &str = "of the scripted server";
 pub(crate) const LONG: &str = "30m";
 /// The shortest that a policy may say.
 pub(crate) const SHORT: &str = "5s";
@@ -83,6 +88,7 @@ struct Address {
     port: u16,
     user: String,
     password: String,
+    authority: Option<PathBuf>,
 }
 
 impl Address {
@@ -95,7 +101,18 @@ impl Address {
             port: port.parse().unwrap(),
             user: parts.next().unwrap().to_owned(),
             password: parts.next().unwrap().to_owned(),
+            authority: std::env::var(AUTHORITY).ok().map(PathBuf::from),
         })
+    }
+
+    fn of_scripted(server: &scripted::Server) -> Self {
+        Self {
+            host: server.address.ip().to_string(),
+            port: server.address.port(),
+            user: "sa".to_owned(),
+            password: SCRIPTED_PASSWORD.to_owned(),
+            authority: None,
+        }
     }
 
     async fn connect(
@@ -147,8 +164,22 @@ impl Sql {
     }
 }
 
+async fn scripted_server() -> scripted::Server {
+    let options = scripted::Options {
+        tls: None,
+        strict: false,
+        plaintext: true,
+        sa: SCRIPTED_PASSWORD.to_owned(),
+        tokens: Vec::new(),
+        setup: Vec::new(),
+    };
+    scripted::Server::start(options).await.unwrap()
+}
+
 pub(crate) struct Bench {
     address: Address,
+    /// Ends with the bench; `None` where the environment names a server.
+    _scripted: Option<scripted::Server>,
     pub(crate) database: String,
     journal: Journal,
     folder: tempfile::TempDir,
@@ -156,11 +187,13 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// `None`: there is no server to test with.
-    pub(crate) async fn new() -> Option<Self> {
-        let Some(address) = Address::of_environment() else {
-            eprintln!("skipped: {SERVER} is not set");
-            return None;
+    pub(crate) async fn new() -> Self {
+        let (address, scripted) = match Address::of_environment() {
+            Some(address) => (address, None),
+            None => {
+                let server = scripted_server().await;
+                (Address::of_scripted(&server), Some(server))
+            }
         };
         let mut bytes = [0; 4];
         SystemRandom.fill(&mut bytes);
@@ -189,6 +222,7 @@ impl Bench {
         );
         let bench = Self {
             address,
+            _scripted: scripted,
             database,
             journal: journal.unwrap(),
             folder,
@@ -205,7 +239,7 @@ impl Bench {
         let declared = [declaration(&bench.database, "writer")];
         let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
         roles::apply(&bench.deploy(), &plan).await.unwrap();
-        Some(bench)
+        bench
     }
 
     /// To be called when all is well; what a failed test leaves is there to be looked at.
@@ -225,15 +259,15 @@ impl Bench {
         format!("{like}{}", &self.database["broker_".len()..])
     }
 
-    fn engine() -> EngineSettings {
+    fn engine(&self) -> EngineSettings {
         EngineSettings::SqlServer(SqlServerSettings {
             contained: false,
-            tls: match std::env::var(AUTHORITY) {
-                Ok(ca) => SqlServerTls {
-                    ca: Some(ca.into()),
+            tls: match &self.address.authority {
+                Some(ca) => SqlServerTls {
+                    ca: Some(ca.clone()),
                     ..SqlServerTls::default()
                 },
-                Err(_) => SqlServerTls {
+                None => SqlServerTls {
                     mode: SqlServerTlsMode::Disable,
                     ..SqlServerTls::default()
                 },
@@ -243,7 +277,7 @@ impl Bench {
 
     pub(crate) fn deploy(&self) -> DeployAccess {
         DeployAccess {
-            engine: Self::engine(),
+            engine: self.engine(),
             target: "orders".into(),
             address: (self.address.host.clone(), self.address.port),
             user: self.address.user.clone(),
@@ -258,7 +292,7 @@ impl Bench {
 
     pub(crate) fn settings(&self, replica: &str) -> BrokerSettings {
         BrokerSettings {
-            engine: Self::engine(),
+            engine: self.engine(),
             target: "orders".into(),
             address: (self.address.host.clone(), self.address.port),
             databases: vec![self.database.as_str().into()],

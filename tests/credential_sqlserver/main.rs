@@ -1,10 +1,10 @@
-//! Minted logins against a real server that speaks T-SQL: they work, are looked after while used, and
+//! Minted logins against a server that speaks T-SQL: they work, are looked after while used, and
 //! end in order; nobody else's are touched; a broker that lacks something says what.
 //!
 //! The server is named by the environment variable `GATEPOST_TEST_SQLSERVER`, in the form
 //! `host:port;user;password`. The user makes databases and logins, and is the broker too: on SQL Server
 //! and on Babelfish a member of `sysadmin`. Each test makes a database of its own, named `broker_…`, and
-//! drops it at its end. Without the variable every test says so and passes.
+//! drops it at its end. Without the variable every test starts a scripted server of its own.
 //! With `GATEPOST_TEST_SQLSERVER_CA`, the file of an authority, the broker speaks TLS and verifies the
 //! server's certificate.
 
@@ -12,7 +12,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
     reason = "a test ends by panicking; clippy spares only the functions that carry the attribute"
 )]
 
@@ -24,19 +23,9 @@ use gatepost::credential::{BrokerError, FindingKind, LeaseError, TAMPER_CHECK_TS
 use gatepost::domain::Password;
 use tokio::runtime::Handle;
 
-/// A bench, or a word that there is no server and a test that is over.
-macro_rules! bench {
-    () => {
-        match Bench::new().await {
-            Some(bench) => bench,
-            None => return,
-        }
-    };
-}
-
 #[tokio::test]
 async fn a_login_works_and_is_shared() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let (one, two) = tokio::join!(
         bench.lease(&broker, "writer", LONG),
@@ -75,7 +64,7 @@ async fn a_login_works_and_is_shared() {
 
 #[tokio::test]
 async fn a_login_is_looked_after_while_held_and_ends_in_order() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
     let login = hold.login().to_string();
@@ -107,7 +96,7 @@ async fn a_login_is_looked_after_while_held_and_ends_in_order() {
 
 #[tokio::test]
 async fn a_login_that_was_tampered_with_is_ended_and_recorded() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let tamperings = [
         (
@@ -146,7 +135,7 @@ async fn a_login_that_was_tampered_with_is_ended_and_recorded() {
 
 #[tokio::test]
 async fn a_login_that_was_dropped_leaves_no_user_behind() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let hold = bench.lease(&broker, "writer", SHORT).await.unwrap();
     let login = hold.login().to_string();
@@ -159,7 +148,7 @@ async fn a_login_that_was_dropped_leaves_no_user_behind() {
 
 #[tokio::test]
 async fn rotation_and_revocation() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let held = bench.lease_as(&broker, "busy", "writer", LONG).await.unwrap();
     let idle = bench.lease_as(&broker, "idle", "writer", LONG).await.unwrap();
@@ -199,7 +188,7 @@ async fn rotation_and_revocation() {
 
 #[tokio::test]
 async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let (first, doomed) = bench.start_doomed(bench.settings("a"));
     let left = bench.lease(&first, "writer", LONG).await.unwrap();
     let orphan = left.login().to_string();
@@ -248,7 +237,7 @@ async fn a_sweep_ends_what_the_dead_left_and_nothing_else() {
 
 #[tokio::test]
 async fn replicas_with_different_homes_see_one_another() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     // The role is not where this broker is at home.
     let mut settings = bench.settings("a");
     settings.databases.insert(0, "master".into());
@@ -285,7 +274,7 @@ async fn replicas_with_different_homes_see_one_another() {
 
 #[tokio::test]
 async fn doctor_repairs_what_the_dead_left() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let (broker, doomed) = bench.start_doomed(bench.settings("a"));
     let hold = bench.lease(&broker, "writer", LONG).await.unwrap();
     let login = hold.login().to_string();
@@ -306,7 +295,7 @@ async fn doctor_repairs_what_the_dead_left() {
 
 #[tokio::test]
 async fn a_broker_that_loses_its_connection_comes_back_to_its_logins() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let broker = bench.start(bench.settings("a"));
     let hold = bench.lease(&broker, "writer", LONG).await.unwrap();
     bench.kill_brokers().await;
@@ -320,7 +309,7 @@ async fn a_broker_that_loses_its_connection_comes_back_to_its_logins() {
 
 #[tokio::test]
 async fn a_broker_that_cannot_mint_says_what_it_lacks() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let mut wrong = bench.settings("a");
     wrong.password = Password::new("wrong");
     let broker = bench.start(wrong);
@@ -371,7 +360,7 @@ async fn a_broker_that_cannot_mint_says_what_it_lacks() {
 
 #[tokio::test]
 async fn odd_names_are_only_names() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let names = [
         "Orders-Writer",
         "Größe",
@@ -405,7 +394,7 @@ async fn odd_names_are_only_names() {
 
 #[tokio::test]
 async fn roles_are_planned_applied_and_compared() {
-    let bench = bench!();
+    let bench = Bench::new().await;
     let declared = [declaration(&bench.database, "clerk")];
     let plan = roles::plan(&bench.deploy(), &declared).await.unwrap();
     let text = plan.to_string();
