@@ -114,6 +114,14 @@ impl Watched {
                 transactions.sample(&labels, count);
             }
         }
+        let mut unread = page.family(
+            "gatepost_replies_unread_total",
+            Kind::Counter,
+            "Replies that went to the client as they came and that gatepost cannot read to their end.",
+        );
+        for (target, counters) in counters.targets() {
+            unread.sample(&[("target", target.as_str())], counters.unread());
+        }
         let mut statements = page.family(
             "gatepost_statement_seconds",
             Kind::Histogram,

@@ -43,6 +43,7 @@ pub struct TargetCounters {
     sessions: AtomicU64,
     outcomes: [Counter; OUTCOMES.len()],
     statements: [Histogram; Kind::ALL.len()],
+    unread: Counter,
 }
 
 /// How transactions end, with the label of each.
@@ -137,6 +138,16 @@ impl TargetCounters {
         }
     }
 
+    /// A reply went to the client that gatepost cannot read to its end.
+    pub(super) fn unread_one(&self) {
+        self.unread.add(1);
+    }
+
+    /// Replies so far that went to the client and that gatepost cannot read to their end.
+    pub fn unread(&self) -> u64 {
+        self.unread.get()
+    }
+
     /// Open sessions.
     pub fn sessions(&self) -> u64 {
         self.sessions.load(Ordering::Relaxed)
@@ -164,6 +175,7 @@ impl Default for TargetCounters {
             sessions: AtomicU64::default(),
             outcomes: Default::default(),
             statements: std::array::from_fn(|_| Histogram::default()),
+            unread: Counter::default(),
         }
     }
 }

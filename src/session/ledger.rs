@@ -300,6 +300,11 @@ impl Ledger {
         Some(kind)
     }
 
+    /// A reply holds what gatepost cannot read.
+    pub(super) fn unread(&self) {
+        self.counters.unread_one();
+    }
+
     /// What was to run never did.
     pub(super) fn discard(&mut self) {
         self.work = None;

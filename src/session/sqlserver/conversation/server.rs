@@ -213,6 +213,7 @@ impl Conversation {
                 Note::Acknowledged => self.reply.acknowledged = true,
                 // From here on nobody knows what the reply says: the connection serves nobody after this client.
                 Note::Lost => {
+                    self.ledger.unread();
                     self.spoiled = true;
                     self.reply.lost = true;
                     self.reply.count_unclear = true;

@@ -79,6 +79,7 @@ fn what_cannot_be_read_is_relayed_and_the_connection_closed_behind_it() {
     );
     assert_eq!(story.server("int:0 done"), "");
     assert!(!story.conversation.leaves_clean());
+    assert_eq!(story.counters.unread(), 1);
     assert_eq!(story.client(&batch(0, "SELECT 1")), ">'SELECT 1'");
     // A write whose end cannot be read is in doubt.
     let mut story = Story::new();

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use crate::audit::record::{Event as Recorded, Facts, Record};
 use crate::domain::{Random, Reason, SessionId};
+use crate::session::counters::TargetCounters;
 use crate::session::dialogue::{Demand, Dialogue as _, Fault, Verdict};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
@@ -62,6 +63,7 @@ impl Random for Seven {
 /// A client and a server that exist only as bytes, and a journal that can be told to fail.
 struct Story {
     conversation: Conversation,
+    counters: Arc<TargetCounters>,
     to_server: Lane,
     to_client: Lane,
     /// Reads what reaches the client.
@@ -96,11 +98,19 @@ impl Story {
 
     fn with(habits: Habits) -> Self {
         let session = SessionId::random(&Seven);
-        let ledger = Ledger::new(Arc::new(Facts::default()), session, 53, None, Arc::default());
+        let counters = Arc::<TargetCounters>::default();
+        let ledger = Ledger::new(
+            Arc::new(Facts::default()),
+            session,
+            53,
+            None,
+            Arc::clone(&counters),
+        );
         let texts = ("orders".to_owned(), "PRELUDE".to_owned());
         let conversation = Conversation::begin(ledger, session, (packet::PACKET_BYTES, SPID), habits, texts);
         Self {
             conversation,
+            counters,
             to_server: Lane::default(),
             to_client: Lane::default(),
             reader: Reader::default(),
