@@ -22,6 +22,7 @@ fn example() -> Value {
         "replica": "a",
         "listen": {
             "postgres": {"address": "127.0.0.1:6432", "allow_plaintext": true},
+            "sqlserver": {"address": "127.0.0.1:1433", "token_provider": "entra"},
             "metrics": {"address": "127.0.0.1:9090"},
             "api": {"address": "127.0.0.1:8443"},
             "admin_socket": {"path": "admin.sock"}
@@ -30,7 +31,8 @@ fn example() -> Value {
         "identity_providers": {
             "entra": {
                 "issuer": "https://login.microsoftonline.com/organizations/v2.0", "audiences": ["a"], "kind": "entra",
-                "tenants": ["1a1a1a1a-2222-4333-8444-555555555555"], "ca": "ca.crt"
+                "tenants": ["1a1a1a1a-2222-4333-8444-555555555555"], "ca": "ca.crt",
+                "sts_url": "https://login.microsoftonline.com/common", "spn": "api://gatepost"
             }
         },
         "targets": {
@@ -55,6 +57,13 @@ fn example() -> Value {
                     }
                 },
                 "credential": "managed_identity"
+            },
+            "ledger": {
+                "engine": "sqlserver",
+                "address": "db.example.com:1433",
+                "databases": ["ledger"],
+                "broker": {"user": "gatepost", "password": {"file": "ledger.password"}},
+                "contained": true
             }
         },
         "policies": ["policies/"],
