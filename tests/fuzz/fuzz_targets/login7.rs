@@ -10,7 +10,9 @@ libfuzzer_sys::fuzz_target!(|payload: &[u8]| {
     if let Ok(prelogin) = Prelogin::decode(payload) {
         prelogin.put(&mut Vec::new());
     }
-    let Ok(login) = Login7::decode(payload) else { return };
+    let Ok(login) = Login7::decode(payload) else {
+        return;
+    };
     let _ = login.objection();
     let mut written = Vec::new();
     if login.put(&mut written).is_ok() {

@@ -22,7 +22,9 @@ fn look(request: &Request<'_>) {
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    let Some((first, payload)) = input.split_first() else { return };
+    let Some((first, payload)) = input.split_first() else {
+        return;
+    };
     let kind = KINDS[usize::from(*first) % KINDS.len()];
     for seen in [Seen::Whole(payload), Seen::Head(payload)] {
         match request::read(kind, seen) {

@@ -9,7 +9,9 @@ use gatepost::wire::tds::token::{End, Reader};
 fn told(payload: &[u8], piece: usize) -> (Vec<String>, End, bool) {
     let (mut reader, mut told, mut is_read) = (Reader::default(), Vec::new(), true);
     for piece in payload.chunks(piece.max(1)) {
-        is_read = reader.read(piece, &mut |event| told.push(format!("{event:?}"))).is_ok();
+        is_read = reader
+            .read(piece, &mut |event| told.push(format!("{event:?}")))
+            .is_ok();
         if !is_read {
             break;
         }
@@ -19,7 +21,9 @@ fn told(payload: &[u8], piece: usize) -> (Vec<String>, End, bool) {
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    let Some((piece, payload)) = input.split_first() else { return };
+    let Some((piece, payload)) = input.split_first() else {
+        return;
+    };
     let whole = told(payload, usize::MAX);
     let pieces = told(payload, usize::from(*piece));
     assert_eq!((&whole.0, whole.2), (&pieces.0, pieces.2));
