@@ -16,7 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use gatepost::domain::Secret;
-use gatepost::wire::tds::answer::{self, ServerMessage};
+use gatepost::wire::tds::event::{DoneKind, DoneStatus};
 use gatepost::wire::tds::feature;
 use gatepost::wire::tds::fedauth::{Federated, TokenService, Way};
 use gatepost::wire::tds::handshake::{Arrival, Handshake, PeerRefused, Presented, Progress, Settings, Step};
@@ -26,6 +26,7 @@ use gatepost::wire::tds::login7::Login7;
 use gatepost::wire::tds::packet::{self, Assembler, PacketKind, Status};
 use gatepost::wire::tds::prelogin::Guid;
 use gatepost::wire::tds::prelogin::{self, Encryption, Prelogin, TraceId};
+use gatepost::wire::tds::reply::{self, Said};
 use gatepost::wire::tds::version::{ProgramVersion, TdsVersion};
 use gatepost::wire::{Decoded, PeerMisbehaved};
 use tds_protocol::login7 as their_login7;
@@ -207,18 +208,19 @@ mod second_opinion {
     #[test]
     fn our_refusal_is_read_by_them() {
         let mut payload = vec![];
-        answer::put_error(
+        reply::put_error(
             &mut payload,
-            &ServerMessage {
+            &Said {
                 number: 18456,
                 state: 2,
                 class: 14,
-                message: "token expired 5s ago 🐘",
+                text: "token expired 5s ago 🐘",
                 server: "gatepost",
+                procedure: "",
                 line: 1,
             },
         );
-        answer::put_done(&mut payload, answer::done::ERROR, 0, 0);
+        reply::put_done(&mut payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
         let tokens = tokens(payload);
         let [Token::Error(error), Token::Done(done)] = &tokens[..] else {
             panic!("not two tokens: {tokens:?}")
@@ -247,7 +249,7 @@ mod second_opinion {
     #[test]
     fn a_reset_is_confirmed_and_a_route_is_read_by_both() {
         let mut payload = vec![];
-        login_ack::put_reset_change(&mut payload);
+        reply::put_reset_ack(&mut payload);
         payload.extend_from_slice(b"\xe3\x10\0\x14\x0b\0\0\x99\x05\x03\0d\0b\x002\0\0\0");
         let found = tokens(payload.clone());
         let [Token::EnvChange(reset), Token::EnvChange(routed)] = &found[..] else {

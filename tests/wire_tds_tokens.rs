@@ -363,8 +363,8 @@ fn put_any(out: &mut Vec<u8>, any: &Any, types: &[Handmade]) {
         Any::Change(kind, id, text) => match kind {
             0 => reply::put_database(out, text, "master"),
             1 => reply::put_language(out, text, ""),
-            2 => reply::put_packet_size(out, *id as u16, 4096),
-            3 => reply::put_collation(out, reply::COLLATION, [0; 5]),
+            2 => reply::put_packet_size(out, usize::from(*id as u16), 4096),
+            3 => reply::put_collation(out, reply::COLLATION, Some([0; 5])),
             4 => reply::put_begin(out, *id),
             5 => reply::put_commit(out, *id),
             6 => reply::put_rollback(out, *id),

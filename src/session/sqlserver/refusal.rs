@@ -1,8 +1,9 @@
 //! Refusals in SQL Server's words: one total table from code to error number, state and class.
 
 use crate::domain::refusal::{Refusal, RefusalCode};
-use crate::wire::tds::answer::{self, CLASS_FATAL, ServerMessage, done};
+use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet;
+use crate::wire::tds::reply::{self, Said};
 
 /// Who says it.
 pub(super) const SERVER_NAME: &str = "gatepost";
@@ -11,22 +12,24 @@ pub(super) const SERVER_NAME: &str = "gatepost";
 const CLASS_PERMISSION: u8 = 14;
 /// Class 16: an error that the user can put right.
 const CLASS_USER: u8 = 16;
+/// From class 20 on drivers drop the connection.
+const CLASS_FATAL: u8 = 20;
 
 /// Login failed.
-const LOGIN_FAILED: u32 = 18456;
+const LOGIN_FAILED: i32 = 18456;
 /// The permission was denied on the object.
-const PERMISSION_DENIED: u32 = 229;
+const PERMISSION_DENIED: i32 = 229;
 /// The limit of a resource is reached.
-const LIMIT_REACHED: u32 = 10928;
+const LIMIT_REACHED: i32 = 10928;
 /// The database is not available now: what drivers try again.
-const NOT_AVAILABLE: u32 = 40613;
+const NOT_AVAILABLE: i32 = 40613;
 /// The token stream is malformed: the client's driver is broken.
-const PROTOCOL_ERROR: u32 = 4002;
+const PROTOCOL_ERROR: i32 = 4002;
 /// An error without a number of its own, as RAISERROR makes it.
-const USER_ERROR: u32 = 50_000;
+const USER_ERROR: i32 = 50_000;
 
 /// An error's number, state and class.
-type Told = (u32, u8, u8);
+type Told = (i32, u8, u8);
 
 /// While the client logs in: every driver prints a failed login, and gives up by its number.
 const fn at_login(code: RefusalCode) -> Told {
@@ -77,14 +80,15 @@ fn text(refusal: &Refusal) -> String {
 
 fn put(payload: &mut Vec<u8>, (number, state, class): Told, refusal: &Refusal) {
     let text = text(refusal);
-    answer::put_error(
+    reply::put_error(
         payload,
-        &ServerMessage {
+        &Said {
             number,
             state,
             class,
-            message: &text,
+            text: &text,
             server: SERVER_NAME,
+            procedure: "",
             line: 1,
         },
     );
@@ -93,7 +97,7 @@ fn put(payload: &mut Vec<u8>, (number, state, class): Told, refusal: &Refusal) {
 /// The payload that ends a login.
 pub(super) fn put_at_login(payload: &mut Vec<u8>, refusal: &Refusal) {
     put(payload, at_login(refusal.code), refusal);
-    answer::put_done(payload, done::ERROR, 0, 0);
+    reply::put_done(payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
 }
 
 /// The ERROR of a statement that is refused; its DONE is the caller's.
@@ -105,7 +109,7 @@ pub(super) fn put_in_session(payload: &mut Vec<u8>, refusal: &Refusal) {
 pub(super) fn put_farewell(payload: &mut Vec<u8>, refusal: &Refusal) {
     let (number, state, _) = in_session(refusal.code);
     put(payload, (number, state, CLASS_FATAL), refusal);
-    answer::put_done(payload, done::ERROR, 0, 0);
+    reply::put_done(payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
 }
 
 /// A reply of one message at the size that holds before and after the login.

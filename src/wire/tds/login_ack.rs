@@ -1,32 +1,18 @@
-//! The reply to a client's login (MS-TDS 2.2.7.14 LOGINACK, 2.2.7.9 ENVCHANGE, 2.2.7.11 FEATUREEXTACK),
-//! in the order that every driver was seen to take.
+//! The reply to a client's login, in the order that every driver was seen to take, and the two tokens that only
+//! it has (MS-TDS 2.2.7.14 LOGINACK, 2.2.7.11 FEATUREEXTACK).
 
-use crate::wire::tds::answer;
-use crate::wire::tds::answer::ServerMessage;
+use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::feature;
+use crate::wire::tds::reply::{self, Said};
+use crate::wire::tds::tag;
 use crate::wire::tds::version::TdsVersion;
-
-pub const ENVCHANGE: u8 = 0xe3;
-pub const LOGINACK: u8 = 0xad;
-pub const FEATUREEXTACK: u8 = 0xae;
 
 /// "Interface" of LOGINACK: Transact-SQL.
 const TRANSACT_SQL: u8 = 1;
 
 /// "Changed database context" and "Changed language setting", as SQL Server says them at every login.
-const DATABASE_CHANGED: u32 = 5701;
-const LANGUAGE_CHANGED: u32 = 5703;
-
-/// The kinds of ENVCHANGE that a login brings.
-pub mod change {
-    pub const DATABASE: u8 = 1;
-    pub const LANGUAGE: u8 = 2;
-    pub const PACKET_SIZE: u8 = 4;
-    pub const COLLATION: u8 = 7;
-    pub const RESET: u8 = 18;
-    pub const ROUTING: u8 = 20;
-    pub const ENHANCED_ROUTING: u8 = 21;
-}
+const DATABASE_CHANGED: i32 = 5701;
+const LANGUAGE_CHANGED: i32 = 5703;
 
 /// What of the asked features is granted. Nothing else ever is: a feature changes how replies look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,77 +44,99 @@ pub struct LoginAnswer<'a> {
 
 /// Appends the payload of the whole reply, for [`crate::wire::tds::packet::put_reply`].
 pub fn put_login_answer(out: &mut Vec<u8>, login: &LoginAnswer<'_>) {
-    put_text_change(out, change::DATABASE, login.database, "master");
+    reply::put_database(out, login.database, "master");
     let text = format!("Changed database context to '{}'.", login.database);
     put_notice(out, DATABASE_CHANGED, &text, login.server);
-    put_collation_change(out, login.collation);
-    put_text_change(out, change::LANGUAGE, login.language, "");
+    reply::put_collation(out, login.collation, None);
+    reply::put_language(out, login.language, "");
     let text = format!("Changed language setting to {}.", login.language);
     put_notice(out, LANGUAGE_CHANGED, &text, login.server);
     put_login_ack(out, login);
-    put_packet_size_change(out, login.packet_bytes, login.packet_bytes_before);
+    reply::put_packet_size(out, login.packet_bytes, login.packet_bytes_before);
     put_feature_ack(out, login.acknowledge);
-    answer::put_done(out, answer::done::FINAL, 0, 0);
+    reply::put_done(out, DoneKind::Batch, DoneStatus::FINAL, 0, 0);
 }
 
+/// LOGINACK (2.2.7.14): the login is accepted, by this program and in this version of TDS.
 pub fn put_login_ack(out: &mut Vec<u8>, login: &LoginAnswer<'_>) {
-    out.push(LOGINACK);
-    answer::put_counted(out, |body| {
+    reply::put_counted(out, tag::LOGINACK, |body| {
         body.push(TRANSACT_SQL);
         // Here alone the version has its large byte first.
         body.extend_from_slice(&login.version.0.to_be_bytes());
-        answer::put_b_varchar(body, login.program);
+        reply::put_b_varchar(body, login.program);
         body.extend_from_slice(&login.program_version);
     });
 }
 
-/// An ENVCHANGE whose values are texts.
-pub fn put_text_change(out: &mut Vec<u8>, kind: u8, new: &str, old: &str) {
-    out.push(ENVCHANGE);
-    answer::put_counted(out, |body| {
-        body.push(kind);
-        answer::put_b_varchar(body, new);
-        answer::put_b_varchar(body, old);
-    });
-}
-
-pub fn put_packet_size_change(out: &mut Vec<u8>, new: usize, old: usize) {
-    put_text_change(out, change::PACKET_SIZE, &new.to_string(), &old.to_string());
-}
-
-pub fn put_collation_change(out: &mut Vec<u8>, collation: [u8; 5]) {
-    out.push(ENVCHANGE);
-    answer::put_counted(out, |body| {
-        body.extend_from_slice(&[change::COLLATION, 5]);
-        body.extend_from_slice(&collation);
-        body.push(0); // none before
-    });
-}
-
-/// The session was reset, as asked by a flag of the request.
-pub fn put_reset_change(out: &mut Vec<u8>) {
-    out.push(ENVCHANGE);
-    answer::put_counted(out, |body| body.extend_from_slice(&[change::RESET, 0, 0]));
-}
-
-/// Appends nothing when nothing is granted.
+/// FEATUREEXTACK (2.2.7.11). Appends nothing when nothing is granted.
 pub fn put_feature_ack(out: &mut Vec<u8>, acknowledge: Acknowledge) {
     let federated = acknowledge.federated.then_some((feature::id::FEDAUTH, &[][..]));
     let utf8 = acknowledge.utf8.then_some((feature::id::UTF8_SUPPORT, &[1][..]));
     if federated.is_some() || utf8.is_some() {
-        out.push(FEATUREEXTACK);
+        out.push(tag::FEATUREEXTACK);
         feature::put_list(out, federated.into_iter().chain(utf8));
     }
 }
 
-fn put_notice(out: &mut Vec<u8>, number: u32, message: &str, server: &str) {
-    let info = ServerMessage {
+fn put_notice(out: &mut Vec<u8>, number: i32, text: &str, server: &str) {
+    let said = Said {
         number,
         state: 1,
         class: 0,
-        message,
+        text,
         server,
+        procedure: "",
         line: 1,
     };
-    answer::put_info(out, &info);
+    reply::put_info(out, &said);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tds::utf16;
+
+    fn wide(text: &str) -> Vec<u8> {
+        let mut out = vec![];
+        utf16::put(&mut out, text);
+        out
+    }
+
+    #[test]
+    fn the_whole_reply_byte_for_byte() {
+        let mut out = vec![];
+        let login = LoginAnswer {
+            server: "g",
+            database: "o",
+            language: "e",
+            collation: [9, 4, 0xd0, 0, 0x34],
+            packet_bytes: 8000,
+            // Clients may ask for more than any packet can have, and are told what they asked for.
+            packet_bytes_before: 100_000,
+            version: TdsVersion::V7_4,
+            program: "p",
+            program_version: [16, 0, 4, 0],
+            acknowledge: Acknowledge {
+                federated: true,
+                utf8: true,
+            },
+        };
+        put_login_answer(&mut out, &login);
+        let expected = [
+            &b"\xe3\x11\0\x01\x01o\0\x06m\0a\0s\0t\0e\0r\0"[..],
+            b"\xab\x50\0\x45\x16\0\0\x01\0\x20\0",
+            &wide("Changed database context to 'o'."),
+            b"\x01g\0\0\x01\0\0\0",
+            b"\xe3\x08\0\x07\x05\x09\x04\xd0\0\x34\0",
+            b"\xe3\x05\0\x02\x01e\0\0",
+            b"\xab\x4c\0\x47\x16\0\0\x01\0\x1e\0",
+            &wide("Changed language setting to e."),
+            b"\x01g\0\0\x01\0\0\0",
+            b"\xad\x0c\0\x01\x74\0\0\x04\x01p\0\x10\0\x04\0",
+            b"\xe3\x17\0\x04\x048\x000\x000\x000\0\x061\x000\x000\x000\x000\x000\0",
+            b"\xae\x02\0\0\0\0\x0a\x01\0\0\0\x01\xff",
+            b"\xfd\0\0\0\0\0\0\0\0\0\0\0\0",
+        ];
+        assert_eq!(out, expected.concat());
+    }
 }

@@ -3,14 +3,13 @@
 
 use crate::wire::cursor::Cursor;
 use crate::wire::misbehaved::PeerMisbehaved;
-use crate::wire::tds::answer;
+use crate::wire::tds::event::{DoneStatus, kind};
 use crate::wire::tds::feature;
 use crate::wire::tds::feature::Feature;
 use crate::wire::tds::fedauth;
-use crate::wire::tds::login_ack;
-use crate::wire::tds::login_ack::change;
 use crate::wire::tds::packet;
 use crate::wire::tds::packet::{Expected, PACKET_BYTES_MAX, PacketKind};
+use crate::wire::tds::tag;
 use crate::wire::tds::utf16;
 use crate::wire::tds::version::TdsVersion;
 
@@ -29,15 +28,6 @@ pub const FROM_SERVER: Expected = Expected {
 };
 
 const WHAT: &str = "login reply";
-
-/// Types of tokens that are only passed over or refused.
-mod token {
-    pub(super) const RETURNSTATUS: u8 = 0x79;
-    pub(super) const SESSIONSTATE: u8 = 0xe4;
-    pub(super) const SSPI: u8 = 0xed;
-    pub(super) const DONEPROC: u8 = 0xfe;
-    pub(super) const DONEINPROC: u8 = 0xff;
-}
 
 /// "Protocol" of routing data: TCP.
 const TCP: u8 = 0;
@@ -95,38 +85,38 @@ impl LoginReply {
             if reply.done {
                 return Err(PeerMisbehaved::TrailingBytes { what: WHAT });
             }
-            let tag = cursor.u8()?;
-            reply.token(tag, &mut cursor)?;
+            let token = cursor.u8()?;
+            reply.token(token, &mut cursor)?;
         }
         Ok(reply)
     }
 
-    fn token(&mut self, tag: u8, cursor: &mut Cursor<'_>) -> Result<(), PeerMisbehaved> {
-        match tag {
-            login_ack::LOGINACK => self.ack = Some(login_ack_in(counted(cursor)?)?),
-            login_ack::ENVCHANGE => self.changed(counted(cursor)?)?,
-            login_ack::FEATUREEXTACK => self.features = feature::list("FEATUREEXTACK", cursor)?,
-            answer::ERROR => keep(&mut self.errors, message(counted(cursor)?)?),
-            answer::INFO => keep(&mut self.infos, message(counted(cursor)?)?),
-            answer::DONE | token::DONEPROC | token::DONEINPROC => {
-                let status = cursor.u16_le()?;
+    fn token(&mut self, token: u8, cursor: &mut Cursor<'_>) -> Result<(), PeerMisbehaved> {
+        match token {
+            tag::LOGINACK => self.ack = Some(login_ack_in(counted(cursor)?)?),
+            tag::ENVCHANGE => self.changed(counted(cursor)?)?,
+            tag::FEATUREEXTACK => self.features = feature::list("FEATUREEXTACK", cursor)?,
+            tag::ERROR => keep(&mut self.errors, message(counted(cursor)?)?),
+            tag::INFO => keep(&mut self.infos, message(counted(cursor)?)?),
+            tag::DONE | tag::DONEPROC | tag::DONEINPROC => {
+                let status = DoneStatus(cursor.u16_le()?);
                 let _command = cursor.u16_le()?;
                 let _rows = cursor.u64_le()?;
-                self.done = status & answer::done::MORE == 0;
+                self.done = !status.has_more();
             }
             fedauth::FEDAUTHINFO => {
                 fedauth::TokenService::decode(cursor)?;
                 self.token_asked = true;
             }
-            token::SSPI => {
+            tag::SSPI => {
                 counted(cursor)?;
                 self.sspi_asked = true;
             }
-            token::SESSIONSTATE => {
+            tag::SESSIONSTATE => {
                 let length = cursor.u32_le()?;
                 cursor.bytes(usize::try_from(length).unwrap_or(usize::MAX))?;
             }
-            token::RETURNSTATUS => {
+            tag::RETURNSTATUS => {
                 cursor.u32_le()?;
             }
             tag => return Err(PeerMisbehaved::UnknownTag { tag }),
@@ -137,24 +127,24 @@ impl LoginReply {
     /// An ENVCHANGE. What was before is of no interest.
     fn changed(&mut self, mut body: Cursor<'_>) -> Result<(), PeerMisbehaved> {
         match body.u8()? {
-            change::DATABASE => self.database = Some(b_varchar(&mut body)?),
-            change::LANGUAGE => self.language = Some(b_varchar(&mut body)?),
-            change::PACKET_SIZE => {
+            kind::DATABASE => self.database = Some(b_varchar(&mut body)?),
+            kind::LANGUAGE => self.language = Some(b_varchar(&mut body)?),
+            kind::PACKET_SIZE => {
                 let what = "packet size";
                 let size = b_varchar(&mut body)?.parse().ok();
                 let size =
                     size.filter(|size| (packet::PACKET_BYTES_MIN..=packet::PACKET_BYTES_MAX).contains(size));
                 self.packet_bytes = Some(size.ok_or(PeerMisbehaved::UnknownValue { what })?);
             }
-            change::COLLATION => {
+            kind::COLLATION => {
                 let length = usize::from(body.u8()?);
                 let mut value = Cursor::new("collation", body.bytes(length)?);
                 // Empty for "no longer".
                 self.collation = if length == 0 { None } else { Some(value.array()?) };
                 value.finish()?;
             }
-            change::ROUTING => self.routed = Some(routed(&mut body, false)?),
-            change::ENHANCED_ROUTING => self.routed = Some(routed(&mut body, true)?),
+            kind::ROUTING => self.routed = Some(routed(&mut body, false)?),
+            kind::ENHANCED_ROUTING => self.routed = Some(routed(&mut body, true)?),
             _ => {}
         }
         Ok(())

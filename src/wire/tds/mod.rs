@@ -4,7 +4,6 @@
 //! file names. What the specification leaves to the reader was settled by what six drivers do.
 //! *Payload* means the bodies of a message's packets without their headers, in whatever pieces they come.
 
-pub mod answer;
 mod column;
 mod data_type;
 pub mod event;

@@ -1,5 +1,6 @@
-//! Writes the tokens of replies: what gatepost says itself, and what a scripted server says in tests.
-//! All of them append to a message's payload.
+//! Writes the tokens of replies (MS-TDS 2.2.7): what gatepost says itself, and what a scripted server says
+//! in tests. All of them append to a message's payload. Those that only a login has are in
+//! [`crate::wire::tds::login_ack`].
 
 use crate::wire::tds::data_type::{COLLATION_BYTES, PLP_NULL, USHORT_MAX_OR_NULL, id};
 use crate::wire::tds::event::{DoneKind, DoneStatus, kind};
@@ -19,22 +20,29 @@ const COLUMN_FLAGS: u16 = 0x0009;
 /// TCP, in a ROUTING.
 const PROTOCOL_TCP: u8 = 0;
 
-/// What an ERROR or INFO says. Longer texts are cut.
+/// What an ERROR or INFO says (2.2.7.10, 2.2.7.13). Longer texts are cut, between characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Said<'a> {
     pub number: i32,
     pub state: u8,
+    /// Severity: up to 10 it is information, from 20 on drivers drop the connection.
     pub class: u8,
+    /// At most 2047 units of UTF-16.
     pub text: &'a str,
+    /// Who says it; at most 255 units.
     pub server: &'a str,
+    /// Empty outside of one; at most 255 units.
     pub procedure: &'a str,
+    /// Of the batch or procedure; from 1 on.
     pub line: u32,
 }
 
+/// ERROR (2.2.7.10).
 pub fn put_error(out: &mut Vec<u8>, said: &Said<'_>) {
     put_said(out, tag::ERROR, said);
 }
 
+/// INFO (2.2.7.13), which has the layout of ERROR.
 pub fn put_info(out: &mut Vec<u8>, said: &Said<'_>) {
     put_said(out, tag::INFO, said);
 }
@@ -50,7 +58,8 @@ fn put_said(out: &mut Vec<u8>, token: u8, said: &Said<'_>) {
     });
 }
 
-/// `rows` counts only where `status` has [`DoneStatus::COUNT`].
+/// The end of a reply or, with [`DoneStatus::MORE`], of one statement (2.2.7.6 to 2.2.7.8). `command` is what
+/// kind of statement it was, 0 if none. `rows` counts only where `status` has [`DoneStatus::COUNT`].
 pub fn put_done(out: &mut Vec<u8>, which: DoneKind, status: DoneStatus, command: u16, rows: u64) {
     out.push(match which {
         DoneKind::Batch => tag::DONE,
@@ -62,12 +71,13 @@ pub fn put_done(out: &mut Vec<u8>, which: DoneKind, status: DoneStatus, command:
     out.extend_from_slice(&rows.to_le_bytes());
 }
 
+/// What the procedure returned (2.2.7.18).
 pub fn put_return_status(out: &mut Vec<u8>, status: i32) {
     out.push(tag::RETURNSTATUS);
     out.extend_from_slice(&status.to_le_bytes());
 }
 
-/// An output parameter. The name begins with `@`.
+/// An output parameter (2.2.7.19). The name begins with `@`.
 pub fn put_return_value(out: &mut Vec<u8>, ordinal: u16, name: &str, kind: ColumnKind, cell: Cell<'_>) {
     const OUTPUT_PARAMETER: u8 = 0x01;
     out.push(tag::RETURNVALUE);
@@ -78,7 +88,7 @@ pub fn put_return_value(out: &mut Vec<u8>, ordinal: u16, name: &str, kind: Colum
     put_cell(out, kind, cell);
 }
 
-/// The columns by which the rows are sorted, from 1.
+/// The columns by which the rows are sorted, from 1 (2.2.7.17).
 pub fn put_order(out: &mut Vec<u8>, columns: &[u16]) {
     put_counted(out, tag::ORDER, |body| {
         for column in columns {
@@ -87,44 +97,55 @@ pub fn put_order(out: &mut Vec<u8>, columns: &[u16]) {
     });
 }
 
+/// The session's database is `new` now (this and what follows: ENVCHANGE, 2.2.7.9).
 pub fn put_database(out: &mut Vec<u8>, new: &str, old: &str) {
     put_text_change(out, kind::DATABASE, new, old);
 }
 
+/// The session's language is `new` now, by its name, as `us_english`.
 pub fn put_language(out: &mut Vec<u8>, new: &str, old: &str) {
     put_text_change(out, kind::LANGUAGE, new, old);
 }
 
-/// In bytes, headers included.
-pub fn put_packet_size(out: &mut Vec<u8>, new: u16, old: u16) {
+/// In bytes, headers included; valid from the next message on. No `u16`: `old` may be what a client asked for,
+/// and it may ask for more than any packet can have.
+pub fn put_packet_size(out: &mut Vec<u8>, new: usize, old: usize) {
     put_text_change(out, kind::PACKET_SIZE, &new.to_string(), &old.to_string());
 }
 
-pub fn put_collation(out: &mut Vec<u8>, new: [u8; COLLATION_BYTES], old: [u8; COLLATION_BYTES]) {
-    put_bytes_change(out, kind::COLLATION, &new, &old);
+/// The collation of the session's database is `new` now (2.2.5.1.2). A login has none before.
+pub fn put_collation(out: &mut Vec<u8>, new: [u8; COLLATION_BYTES], old: Option<[u8; COLLATION_BYTES]>) {
+    let old = old.as_ref().map_or(&[][..], |old| &old[..]);
+    put_bytes_change(out, kind::COLLATION, &new, old);
 }
 
+/// A transaction began.
 pub fn put_begin(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::BEGIN, &descriptor.to_le_bytes(), &[]);
 }
 
+/// A transaction was committed.
 pub fn put_commit(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::COMMIT, &[], &descriptor.to_le_bytes());
 }
 
+/// A transaction was rolled back.
 pub fn put_rollback(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::ROLLBACK, &[], &descriptor.to_le_bytes());
 }
 
+/// The session takes part in a transaction that a coordinator leads.
 pub fn put_enlist_dtc(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::ENLIST_DTC, &descriptor.to_le_bytes(), &[]);
 }
 
+/// The session left the transaction that a coordinator leads.
 pub fn put_defect(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::DEFECT, &descriptor.to_le_bytes(), &[]);
 }
 
-/// `cookie` is what the transaction's coordinator knows it by.
+/// A coordinator leads the session's transaction from now on. `cookie` is what it knows that by, cut at 255
+/// bytes.
 pub fn put_promote(out: &mut Vec<u8>, cookie: &[u8]) {
     put_change(out, kind::PROMOTE, |body| {
         let cookie = cookie.get(..usize::from(u8::MAX)).unwrap_or(cookie);
@@ -134,14 +155,17 @@ pub fn put_promote(out: &mut Vec<u8>, cookie: &[u8]) {
     });
 }
 
+/// A transaction ended; how is not said.
 pub fn put_transaction_ended(out: &mut Vec<u8>, descriptor: u64) {
     put_bytes_change(out, kind::TRANSACTION_ENDED, &[], &descriptor.to_le_bytes());
 }
 
+/// The reset that the request's header asked for was done.
 pub fn put_reset_ack(out: &mut Vec<u8>) {
     put_bytes_change(out, kind::RESET_ACK, &[], &[]);
 }
 
+/// The client shall log in at `server` instead, a host of at most 255 units, over TCP.
 pub fn put_routing(out: &mut Vec<u8>, port: u16, server: &str) {
     put_change(out, kind::ROUTING, |body| {
         put_sized(body, |value| {
@@ -199,12 +223,14 @@ pub enum Cell<'a> {
     Bytes(&'a [u8]),
 }
 
+/// A column of a result set. The name is at most 255 units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
     pub name: &'a str,
     pub kind: ColumnKind,
 }
 
+/// COLMETADATA (2.2.7.4): a result set begins.
 pub fn put_columns(out: &mut Vec<u8>, columns: &[Column<'_>]) {
     out.push(tag::COLMETADATA);
     // SQL Server has at most 4096 in a result.
@@ -216,7 +242,7 @@ pub fn put_columns(out: &mut Vec<u8>, columns: &[Column<'_>]) {
     }
 }
 
-/// What `cells` lacks is NULL.
+/// ROW (2.2.7.20). What `cells` lacks is NULL.
 pub fn put_row(out: &mut Vec<u8>, columns: &[Column<'_>], cells: &[Cell<'_>]) {
     out.push(tag::ROW);
     for (column, cell) in paired(columns, cells) {
@@ -224,7 +250,7 @@ pub fn put_row(out: &mut Vec<u8>, columns: &[Column<'_>], cells: &[Cell<'_>]) {
     }
 }
 
-/// A row with a bitmap, which leaves its NULLs out.
+/// NBCROW (2.2.7.15): a row with a bitmap, which leaves its NULLs out.
 pub fn put_compact_row(out: &mut Vec<u8>, columns: &[Column<'_>], cells: &[Cell<'_>]) {
     out.push(tag::NBCROW);
     let mut nulls = vec![0_u8; columns.len().div_ceil(8)];
@@ -405,7 +431,8 @@ const fn time_bytes(scale: u8) -> usize {
     }
 }
 
-fn put_text_change(out: &mut Vec<u8>, kind: u8, new: &str, old: &str) {
+/// An ENVCHANGE whose values are texts.
+pub(super) fn put_text_change(out: &mut Vec<u8>, kind: u8, new: &str, old: &str) {
     put_change(out, kind, |body| {
         put_b_varchar(body, new);
         put_b_varchar(body, old);
@@ -426,7 +453,8 @@ fn put_change(out: &mut Vec<u8>, kind: u8, values: impl FnOnce(&mut Vec<u8>)) {
     });
 }
 
-fn put_counted(out: &mut Vec<u8>, token: u8, body: impl FnOnce(&mut Vec<u8>)) {
+/// A token whose body, which `body` appends, has its length in two bytes before it.
+pub(super) fn put_counted(out: &mut Vec<u8>, token: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(token);
     put_sized(out, body);
 }
@@ -444,6 +472,7 @@ fn put_sized(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+/// A text with the count of its units in one byte; what is longer is cut.
 pub(super) fn put_b_varchar(out: &mut Vec<u8>, text: &str) {
     let start = out.len();
     out.push(0);
@@ -453,11 +482,63 @@ pub(super) fn put_b_varchar(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// A text with the count of its units in two bytes; what is longer than `units_max` is cut.
 pub(super) fn put_us_varchar(out: &mut Vec<u8>, text: &str, units_max: usize) {
     let start = out.len();
     out.extend_from_slice(&[0; 2]);
     let units = utf16::put_at_most(out, text, units_max);
     if let Some(word) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
         *word = u16::try_from(units).unwrap_or(u16::MAX).to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: Said<'static> = Said {
+        number: 18456,
+        state: 1,
+        class: 14,
+        text: "no",
+        server: "g",
+        procedure: "",
+        line: 1,
+    };
+
+    #[test]
+    fn an_error_is_laid_out_as_it_should() {
+        let mut out = vec![];
+        put_error(&mut out, &SAID);
+        assert_eq!(
+            out,
+            b"\xaa\x14\0\x18\x48\0\0\x01\x0e\x02\0n\0o\0\x01g\0\0\x01\0\0\0"
+        );
+        put_info(&mut out, &SAID);
+        assert_eq!(out[23], tag::INFO);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let mut out = vec![];
+        let long = "🐘".repeat(2000);
+        let said = Said {
+            text: &long,
+            server: &long,
+            ..SAID
+        };
+        put_error(&mut out, &said);
+        let length = usize::from(u16::from_le_bytes([out[1], out[2]]));
+        assert_eq!(out.len(), 3 + length);
+        assert_eq!(u16::from_le_bytes([out[9], out[10]]), 2046);
+        assert_eq!(out[11 + 2 * 2046], 254);
+    }
+
+    #[test]
+    fn the_end_takes_thirteen_bytes() {
+        let mut out = vec![];
+        let status = DoneStatus::ERROR.and(DoneStatus::COUNT);
+        put_done(&mut out, DoneKind::Batch, status, 0xc1, 7);
+        assert_eq!(out, b"\xfd\x12\0\xc1\0\x07\0\0\0\0\0\0\0");
     }
 }

@@ -8,7 +8,6 @@ use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
 use crate::session::sqlserver::refusal;
 use crate::session::sqlserver::request::{Managed, Plan};
-use crate::wire::tds::answer::done;
 use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
 use crate::wire::tds::reply::{put_database, put_done, put_reset_ack, put_return_status};
@@ -366,7 +365,7 @@ impl Conversation {
             put_return_status(&mut payload, -1);
             put_done(&mut payload, DoneKind::Procedure, DoneStatus::ERROR, 0, 0);
         } else {
-            put_done(&mut payload, DoneKind::Batch, DoneStatus(done::ERROR), 0, 0);
+            put_done(&mut payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
         }
         if unrecorded {
             self.forget_work();

@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::tds::answer;
-use crate::wire::tds::answer::{ServerMessage, done};
+use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::fedauth::TokenService;
 use crate::wire::tds::handshake::{Arrival, Handshake, Progress, Settings, Step};
 use crate::wire::tds::login_ack;
 use crate::wire::tds::login_ack::{Acknowledge, LoginAnswer};
 use crate::wire::tds::prelogin::Guid;
+use crate::wire::tds::reply::{Said, put_done, put_error};
 
 fn settings(tls: Option<TlsPlace>, credential: Credential) -> LoginSettings {
     LoginSettings {
@@ -249,18 +249,19 @@ fn nothing_is_sent_in_clear_that_should_not_be() {
 #[test]
 fn a_refusal_says_why() {
     let mut payload = vec![];
-    for (number, message) in [(4060, "Cannot open database"), (18456, "Login failed")] {
-        let error = ServerMessage {
+    for (number, text) in [(4060, "Cannot open database"), (18456, "Login failed")] {
+        let said = Said {
             number,
             state: 1,
             class: 14,
-            message,
+            text,
             server: "db",
+            procedure: "",
             line: 1,
         };
-        answer::put_error(&mut payload, &error);
+        put_error(&mut payload, &said);
     }
-    answer::put_done(&mut payload, done::ERROR, 0, 0);
+    put_done(&mut payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
     let error = stepped(sent(password()), &reply(&payload)).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::tds::answer::{ServerMessage, done};
-use crate::wire::tds::login_ack::{Acknowledge, LoginAnswer};
+use crate::wire::tds::event::DoneKind;
+use crate::wire::tds::login_ack::{self, Acknowledge, LoginAnswer};
+use crate::wire::tds::reply::{self, Said};
 
 pub(super) fn ours() -> Vec<u8> {
     let mut out = vec![];
@@ -122,7 +123,7 @@ fn sizes_are_within_bounds() {
         ("-1", false),
     ] {
         let mut out = vec![];
-        login_ack::put_text_change(&mut out, change::PACKET_SIZE, size, "4096");
+        reply::put_text_change(&mut out, kind::PACKET_SIZE, size, "4096");
         assert_eq!(LoginReply::decode(&out).is_ok(), fine, "{size}");
     }
 }
@@ -131,17 +132,18 @@ fn sizes_are_within_bounds() {
 fn only_so_many_messages_are_kept() {
     let mut out = vec![];
     for number in 0..100 {
-        let info = ServerMessage {
+        let said = Said {
             number,
             state: 1,
             class: 0,
-            message: "",
+            text: "",
             server: "",
+            procedure: "",
             line: 1,
         };
-        answer::put_info(&mut out, &info);
+        reply::put_info(&mut out, &said);
     }
-    answer::put_done(&mut out, done::FINAL, 0, 0);
+    reply::put_done(&mut out, DoneKind::Batch, DoneStatus::FINAL, 0, 0);
     let reply = LoginReply::decode(&out).unwrap();
     assert_eq!((reply.infos.len(), reply.done), (MESSAGES_MAX, true));
 }

@@ -270,7 +270,7 @@ fn env_changes_are_told_apart() {
     let mut payload = vec![];
     reply::put_language(&mut payload, "us_english", "");
     reply::put_packet_size(&mut payload, 8000, 4096);
-    reply::put_collation(&mut payload, reply::COLLATION, [0; 5]);
+    reply::put_collation(&mut payload, reply::COLLATION, Some([0; 5]));
     reply::put_rollback(&mut payload, 2);
     reply::put_enlist_dtc(&mut payload, 3);
     reply::put_defect(&mut payload, 4);
