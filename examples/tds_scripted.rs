@@ -87,6 +87,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             plaintext: arguments.plaintext,
             sa: users.sa,
             tokens: users.tokens.into_iter().collect(),
+            azure: false,
             setup: users
                 .setup
                 .into_iter()

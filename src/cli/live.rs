@@ -10,7 +10,7 @@ use crate::app::config::settings::Target;
 use crate::app::run;
 use crate::cli::{Failure, with_causes};
 use crate::credential::roles::{self, DeployAccess, Plan};
-use crate::credential::{BrokerSettings, EngineSettings, Finding, FindingKind, check_live};
+use crate::credential::{BrokerSettings, Finding, FindingKind, check_live};
 use crate::domain::{Password, RoleName, TargetName};
 use crate::policy::RoleDeclaration;
 use crate::tls::ClientTls;
@@ -70,7 +70,7 @@ fn as_broker(
     control: &tokio::runtime::Handle,
 ) -> DeployAccess {
     DeployAccess {
-        engine: EngineSettings::Postgres,
+        engine: build::engine_settings(target),
         target: target.name.clone(),
         address: (target.host.clone(), target.port),
         user: target.broker_user.clone(),

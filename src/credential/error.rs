@@ -14,7 +14,7 @@ use crate::domain::target::TargetName;
 pub enum BrokerError {
     #[error("database server of target {target} cannot be reached: {why}")]
     Unreachable { target: TargetName, why: String },
-    #[error("database server of target {target} refuses the broker's password ({code})")]
+    #[error("database server of target {target} refuses the broker's password or token ({code})")]
     WrongPassword {
         target: TargetName,
         /// The engine's own word for it, as everywhere below.

@@ -171,6 +171,7 @@ async fn scripted_server() -> scripted::Server {
         plaintext: true,
         sa: SCRIPTED_PASSWORD.to_owned(),
         tokens: Vec::new(),
+        azure: false,
         setup: Vec::new(),
     };
     scripted::Server::start(options).await.unwrap()

@@ -2,19 +2,12 @@
 //! PostgreSQL that asks for the password inside TLS takes them, as Azure's does.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use crate::harness::journal::of_event;
 use crate::harness::provider::Shape;
+use crate::harness::token_giver::{TOKEN, TokenGiver};
 use crate::harness::wait_for;
 use crate::harness::world::World;
-
-/// Nothing like it stands anywhere by accident.
-const TOKEN: &str = "eyJ0b2tlbiI6Im9mIGdhdGVwb3N0In0.c2hvd24tdG8tdGhlLWRhdGFiYXNlLW9ubHk.c2lnbmF0dXJl";
 
 /// One role, held by two identities of two providers.
 const POLICY: &str = "
@@ -35,66 +28,6 @@ rules:
     grant: {role: orders_writer, login_ttl: 30m, session_max: 8h}
 ";
 
-/// Answers all requests with the token once it is there, and keeps the requests.
-struct TokenGiver {
-    address: SocketAddr,
-    token: Arc<Mutex<Option<&'static str>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl TokenGiver {
-    /// The thread ends with the test's process.
-    fn start(token: Option<&'static str>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let giver = Self {
-            address: listener.local_addr().unwrap(),
-            token: Arc::new(Mutex::new(token)),
-            asked: Arc::default(),
-        };
-        let (token, asked) = (Arc::clone(&giver.token), Arc::clone(&giver.asked));
-        thread::spawn(move || {
-            for socket in listener.incoming() {
-                let mut socket = socket.unwrap();
-                asked.lock().unwrap().push(read_head(&mut socket));
-                let (status, body) = match *token.lock().unwrap() {
-                    Some(token) => (
-                        "200 OK",
-                        format!(
-                            r#"{{"access_token": "{token}", "expires_in": "3600", "token_type": "Bearer"}}"#
-                        ),
-                    ),
-                    None => (
-                        "400 Bad Request",
-                        r#"{"error": "invalid_request", "error_description": "Identity not found"}"#
-                            .to_owned(),
-                    ),
-                };
-                let length = body.len();
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
-                let _ = socket.write_all(answer.as_bytes());
-            }
-        });
-        giver
-    }
-
-    fn give(&self, token: &'static str) {
-        *self.token.lock().unwrap() = Some(token);
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-fn read_head(socket: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).unwrap() > 0 {
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 /// Whom the server knows by a token: it asks for it as it is, inside TLS.
 fn admit(world: &World, attributes: &str) {
     let hba = world.path("postgres/data/pg_hba.conf");
@@ -107,38 +40,6 @@ fn admit(world: &World, attributes: &str) {
     world.sql("SELECT pg_reload_conf()");
 }
 
-fn gatepost(world: &World, giver: &TokenGiver, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_gatepost"))
-        .args(arguments)
-        .args(["--config", "gatepost.yaml"])
-        .env(
-            "AZURE_POD_IDENTITY_AUTHORITY_HOST",
-            format!("http://{}", giver.address),
-        )
-        .current_dir(world.path("."))
-        .output()
-        .unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(told).unwrap())
-}
-
-/// Neither gatepost nor the server wrote it down.
-fn token_is_nowhere(world: &World) {
-    let server = fs::read_to_string(world.path("postgres/postgres.log")).unwrap();
-    let journal = format!("{:?}", world.records());
-    for (text, of) in [
-        (world.log(), "gatepost"),
-        (server, "the server"),
-        (journal, "the journal"),
-    ] {
-        // The statement above that made the role is the test's own.
-        let shown = text
-            .lines()
-            .any(|line| line.contains(TOKEN) && !line.contains("CREATE ROLE"));
-        assert!(!shown, "{of} wrote the token down");
-    }
-}
-
 /// Nothing is minted: the proxy is not started yet, and its user is not a member of the role.
 fn lending(giver: &TokenGiver) -> World {
     let mut world = World::without_proxy(15);
@@ -149,21 +50,13 @@ fn lending(giver: &TokenGiver) -> World {
     world.config.threads = 1;
     world.config.write(&world.path("gatepost.yaml"));
     // Two roles would be one.
-    let (good, told) = gatepost(&world, giver, &["check"]);
+    let (good, told) = giver.gatepost(&world, &["check"]);
     let one = "can have only one role there, and it has orders_reader, orders_writer";
     assert!(!good && told.contains(one), "{told}");
     fs::write(world.path("policy.yaml"), POLICY).unwrap();
-    let (good, told) = gatepost(&world, giver, &["check"]);
+    let (good, told) = giver.gatepost(&world, &["check"]);
     assert!(good, "{told}");
     world
-}
-
-fn launch(world: &mut World, giver: &TokenGiver) {
-    let origin = format!("http://{}", giver.address);
-    world.launch_with(|mut command| {
-        command.env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &origin);
-        command
-    });
 }
 
 #[test]
@@ -171,7 +64,7 @@ fn everybody_logs_in_as_the_managed_identity() {
     let giver = TokenGiver::start(Some(TOKEN));
     let mut world = lending(&giver);
     world.apply_roles();
-    launch(&mut world, &giver);
+    world.launch_beside(&giver);
     world.wait_until_ready();
     let insert = "INSERT INTO orders (customer) VALUES ('managed'); \
                   SELECT session_user, current_setting('gatepost.identity'), pg_backend_pid()";
@@ -208,7 +101,7 @@ fn everybody_logs_in_as_the_managed_identity() {
     );
     world.stop_proxy();
     world.verify_journal();
-    token_is_nowhere(&world);
+    world.token_is_nowhere(TOKEN);
 }
 
 #[test]
@@ -217,7 +110,7 @@ fn deploying_makes_the_identity_a_member_and_what_is_too_much_is_told() {
     let mut world = lending(&giver);
     let by = ["--as", "postgres", "--password-file", "superuser-password"];
     let plan = [&["roles", "plan"], by.as_slice()].concat();
-    let (_, told) = gatepost(&world, &giver, &plan);
+    let (_, told) = giver.gatepost(&world, &plan);
     assert!(
         told.contains("GRANT \"orders_writer\" TO \"gatepost-prod\";"),
         "{told}"
@@ -225,28 +118,28 @@ fn deploying_makes_the_identity_a_member_and_what_is_too_much_is_told() {
     assert!(!told.contains("gatepost_minted"), "{told}");
     // To look, it has to be let into the database.
     world.sql("GRANT CONNECT ON DATABASE orders TO \"gatepost-prod\"");
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let (good, told) = giver.gatepost(&world, &["check", "--live"]);
     assert!(
         !good && told.contains("membership of gatepost-prod in role orders_writer"),
         "{told}"
     );
     world.apply_roles();
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let (good, told) = giver.gatepost(&world, &["check", "--live"]);
     assert!(good, "{told}");
     world.sql("GRANT orders_reader TO \"gatepost-prod\"");
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let (good, told) = giver.gatepost(&world, &["check", "--live"]);
     let revoke = "REVOKE \"orders_reader\" FROM \"gatepost-prod\"";
     assert!(good && told.contains(revoke), "{told}");
 
     // What a client plants on the login that all share reaches nobody.
-    launch(&mut world, &giver);
+    world.launch_beside(&giver);
     world.wait_until_ready();
     world.sql("ALTER ROLE \"gatepost-prod\" SET search_path = planted");
     let consumer = world.consumer();
     let refused = world.psql(&consumer, "SELECT 1").refusal();
     assert!(!refused.contains("search_path"), "{refused}");
     assert!(world.log().contains("set search_path for itself"));
-    let (good, told) = gatepost(&world, &giver, &["check", "--live"]);
+    let (good, told) = giver.gatepost(&world, &["check", "--live"]);
     let reset = "ALTER ROLE \"gatepost-prod\" RESET ALL";
     assert!(!good && told.contains(reset), "{told}");
     world.sql(reset);
@@ -258,7 +151,7 @@ fn without_a_token_nobody_gets_in_and_the_operator_reads_why() {
     let giver = TokenGiver::start(None);
     let mut world = lending(&giver);
     world.apply_roles();
-    launch(&mut world, &giver);
+    world.launch_beside(&giver);
     let (_, page) = wait_for("an answer for operators", || {
         world
             .readiness()
@@ -280,11 +173,8 @@ fn a_broker_with_a_token_mints_as_one_with_a_password() {
     world.sql("GRANT CONNECT ON DATABASE orders TO \"gatepost-prod\"");
     world.config.broker = "gatepost-prod";
     world.config.managed_identity = Some("{}");
-    let endpoint = format!("http://{}/msi/token", giver.address);
     world.launch_with(|mut command| {
-        command
-            .env("IDENTITY_ENDPOINT", &endpoint)
-            .env("IDENTITY_HEADER", "proof of the app");
+        giver.around(&mut command, "proof of the app");
         command
     });
     world.wait_until_ready();
@@ -298,6 +188,6 @@ fn a_broker_with_a_token_mints_as_one_with_a_password() {
     assert!(!of_event(&world.records(), "login.minted").is_empty());
     world.stop_proxy();
     assert_eq!(world.logins(), [""; 0]);
-    token_is_nowhere(&world);
+    world.token_is_nowhere(TOKEN);
     assert!(!world.log().contains("proof of the app"));
 }

@@ -204,20 +204,13 @@ fn a_client_that_does_not_read_stops_nobody_else() {
     assert_eq!(world.sql("SELECT count(*) FROM orders"), "5");
 }
 
-/// The most memory that the proxy ever had, in KiB.
-fn peak(world: &World) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", world.proxy_id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn a_large_result_passes_through_and_leaves_no_mark() {
     const ROWS: usize = 250_000;
     let world = World::start();
     let consumer = world.consumer();
     world.psql(&consumer, "SELECT 1").well();
-    let before = peak(&world);
+    let before = world.peak();
     for statement in ["SELECT", "COPY"] {
         let rows = format!("SELECT n, repeat('x', 200) FROM generate_series(1, {ROWS}) AS n");
         let sql = match statement {
@@ -229,7 +222,7 @@ fn a_large_result_passes_through_and_leaves_no_mark() {
         assert!(told.lines().last().unwrap().starts_with(&ROWS.to_string()));
     }
     // More than 50 MB went through, twice.
-    let grown = peak(&world).saturating_sub(before);
+    let grown = world.peak().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB");
 }
 

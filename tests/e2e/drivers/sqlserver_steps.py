@@ -8,6 +8,7 @@ result is told. Arguments: names of steps, which run in that order, each on conn
     GATEPOST_TEST_TOKEN                    an access token (FEDAUTH); or
     GATEPOST_TEST_USER, _PASSWORD          what goes into the login itself
     GATEPOST_TEST_LONG                     a statement that takes at least 20 s: WAITFOR DELAY '00:00:20'
+    GATEPOST_TEST_SCHEMA                   where `ddl` makes its table (dbo)
     GATEPOST_TEST_ROWS, _BIG               rows of `rows` (100000), bytes of `big` (20 MiB)
 
 One line of JSON a result: {"step", "ok", "values", "error_number", "error_text"}. `ok` says that it went as it should, so
@@ -27,6 +28,7 @@ NAME = env["GATEPOST_TEST_NAME"]
 STRICT = env.get("GATEPOST_TEST_TLS", "7.4") == "strict"
 TOKEN = env.get("GATEPOST_TEST_TOKEN")
 USER, PASSWORD = env.get("GATEPOST_TEST_USER", ""), env.get("GATEPOST_TEST_PASSWORD", "")
+SCHEMA = env.get("GATEPOST_TEST_SCHEMA", "dbo")
 ROWS = int(env.get("GATEPOST_TEST_ROWS", "100000"))
 BIG = int(env.get("GATEPOST_TEST_BIG", str(20 * 1024 * 1024)))
 BULK = 10_000
@@ -109,7 +111,7 @@ class Steps:
         raise Told([], self.raises(lambda: self.open().close()))
 
     def ddl(self):
-        table = "dbo.ddl_" + "".join(c if c.isalnum() else "_" for c in NAME)
+        table = f"{SCHEMA}.ddl_" + "".join(c if c.isalnum() else "_" for c in NAME)
         with self.session(True) as connection:
             self.do(connection, f"CREATE TABLE {table} (n int NOT NULL PRIMARY KEY, body nvarchar(50) NULL)")
             self.do(connection, f"INSERT INTO {table} VALUES (1, N'äöü')")

@@ -20,6 +20,8 @@ pub(crate) struct Surroundings {
     pub(crate) password: String,
     /// A statement that takes long; needed by `cancel` alone.
     pub(crate) long: String,
+    /// Where `ddl` makes its table.
+    pub(crate) schema: String,
     pub(crate) rows: i64,
     pub(crate) big: usize,
 }
@@ -39,6 +41,7 @@ impl Surroundings {
             user: get("USER").unwrap_or_default(),
             password: get("PASSWORD").unwrap_or_default(),
             long: get("LONG").unwrap_or_default(),
+            schema: get("SCHEMA").unwrap_or_else(|| "dbo".to_owned()),
             rows: get("ROWS").map_or(100_000, |it| it.parse().unwrap()),
             big: get("BIG").map_or(20 * 1024 * 1024, |it| it.parse().unwrap()),
         }
@@ -46,7 +49,8 @@ impl Surroundings {
 
     pub(crate) fn ddl_table(&self) -> String {
         format!(
-            "dbo.ddl_{}",
+            "{}.ddl_{}",
+            self.schema,
             self.name.replace(|it: char| !it.is_ascii_alphanumeric(), "_")
         )
     }

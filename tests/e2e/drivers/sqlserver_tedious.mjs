@@ -101,7 +101,7 @@ const steps = {
   refused: async () => new Told([], await raises(session(() => {}))),
 
   ddl: () => session(async (connection) => {
-    const table = `dbo.ddl_${NAME.replace(/[^a-z0-9]/gi, '_')}`;
+    const table = `${process.env.GATEPOST_TEST_SCHEMA ?? 'dbo'}.ddl_${NAME.replace(/[^a-z0-9]/gi, '_')}`;
     await batch(connection, `CREATE TABLE ${table} (n int NOT NULL PRIMARY KEY, body nvarchar(50) NULL)`);
     await batch(connection, `INSERT INTO ${table} VALUES (1, N'äöü')`);
     const [row] = (await batch(connection, `SELECT n, body FROM ${table}`)).rows;

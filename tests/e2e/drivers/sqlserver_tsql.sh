@@ -71,7 +71,7 @@ refused() {
 }
 
 ddl() {
-    local table="dbo.ddl_${name//[^a-zA-Z0-9]/_}"
+    local table="${GATEPOST_TEST_SCHEMA:-dbo}.ddl_${name//[^a-zA-Z0-9]/_}"
     script "CREATE TABLE $table (n int NOT NULL PRIMARY KEY, body nvarchar(50) NULL)" \
         "INSERT INTO $table VALUES (1, N'äöü')" "SELECT n, body FROM $table" "DROP TABLE $table" |
         expect ddl "1${tab}(äöü)" '[1, "$1"]'

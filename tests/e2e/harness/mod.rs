@@ -11,6 +11,7 @@ pub(crate) mod plain;
 pub(crate) mod programs;
 pub(crate) mod provider;
 pub(crate) mod sqlserver;
+pub(crate) mod token_giver;
 pub(crate) mod tools;
 pub(crate) mod world;
 

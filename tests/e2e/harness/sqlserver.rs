@@ -44,7 +44,37 @@ rules:
   - name: parcels-consumers
     identity: {provider: entra, client_id: [order-consumer, brief], roles: [Orders.Write]}
     grant: {role: parcels_writer, login_ttl: 30m, session_max: 8h}
+  - name: parcels-others
+    identity: {provider: okta, client_id: order-consumer, groups: [Orders.Write]}
+    grant: {role: parcels_writer, login_ttl: 30m, session_max: 8h}
 ";
+
+/// What a server is, and how gatepost logs in at it. The default has logins of its own, and gatepost comes
+/// as its administrator.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// Access tokens, and whom they stand for; the scripted server's alone.
+    pub(crate) tokens: Vec<(String, String)>,
+    /// The scripted server is Azure's.
+    pub(crate) azure: bool,
+    pub(crate) tls_mode: &'static str,
+    /// The broker's user and what it proves itself by, instead of the administrator and its password.
+    pub(crate) broker: Option<&'static str>,
+    /// Further keys of the target, as lines.
+    pub(crate) more: &'static str,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            tokens: Vec::new(),
+            azure: false,
+            tls_mode: "verify-full",
+            broker: None,
+            more: "",
+        }
+    }
+}
 
 pub(crate) struct SqlServer {
     /// As its certificate has it.
@@ -68,16 +98,29 @@ impl SqlServer {
     /// A server with the drivers' tables, a target for it beside the world's own, its roles applied, and
     /// the proxy ready.
     pub(crate) fn behind(world: &mut World) -> Self {
-        let mut server = match std::env::var("GATEPOST_TEST_SQLSERVER") {
-            Ok(named) => Self::real(&named, world),
-            Err(_) => Self::scripted(world),
-        };
-        server.door = free_address();
-        server.set_up(&world.runtime);
-        server.write(world);
-        world.gatepost(&server.roles_apply()).well();
+        let server = Self::prepared(world, &Way::default());
+        server.apply_roles(world);
         world.serve();
         server
+    }
+
+    /// The same without roles and without the proxy.
+    pub(crate) fn prepared(world: &mut World, way: &Way) -> Self {
+        let server = match std::env::var("GATEPOST_TEST_SQLSERVER") {
+            Ok(named) => Self::real(&named, world),
+            Err(_) => Self::scripted(world, way),
+        };
+        server.set_up(&world.runtime);
+        server.write(world, way);
+        server
+    }
+
+    pub(crate) fn apply_roles(&self, world: &World) {
+        let user = self.administrator.0.as_str();
+        let which = ["--config", "gatepost.yaml", "--target", "parcels"];
+        let by = ["--as", user, "--password-file", "sa-password"];
+        let apply = [&["roles", "apply"][..], &which, &by].concat();
+        world.gatepost(&apply).well();
     }
 
     pub(crate) fn is_real(&self) -> bool {
@@ -89,7 +132,7 @@ impl SqlServer {
         self.scripted.as_ref().map(|it| it.server.as_ref())
     }
 
-    fn scripted(world: &World) -> Self {
+    fn scripted(world: &World, way: &Way) -> Self {
         let private_key = Secret::new(std::fs::read(world.path("certs/server.key")).unwrap());
         let settings = ServerSettings {
             certificate: world.path("certs/server.crt"),
@@ -99,6 +142,8 @@ impl SqlServer {
         let options = scripted::Options {
             tls: Some(Arc::new(tls)),
             sa: ADMINISTRATOR.1.to_owned(),
+            tokens: way.tokens.clone(),
+            azure: way.azure,
             setup: vec![("parcels".to_owned(), "SELECT 1".to_owned())],
             ..scripted::Options::default()
         };
@@ -184,7 +229,7 @@ impl SqlServer {
         client.await.unwrap()
     }
 
-    fn write(&self, world: &mut World) {
+    fn write(&self, world: &mut World, way: &Way) {
         let Self {
             host,
             port,
@@ -195,36 +240,23 @@ impl SqlServer {
         let (user, password) = &self.administrator;
         let authority = self.authority.display();
         std::fs::write(world.path("sa-password"), password).unwrap();
+        let own = format!("user: {user}, password: {{file: sa-password}}");
+        let broker = way.broker.unwrap_or(&own);
+        let Way { tls_mode, more, .. } = way;
         world.config.more_listen = format!("  sqlserver: {{address: \"{door}\", token_provider: entra}}\n");
         world.config.more_targets = format!(
             "  parcels:
     engine: sqlserver
     address: \"{host}:{port}\"
-    tls: {{mode: verify-full, ca: {authority}}}
+    tls: {{mode: {tls_mode}, ca: {authority}}}
     databases: [{{name: {database}, alias: parcels}}]
-    broker: {{user: {user}, password: {{file: sa-password}}}}
-    pool: {{max_connections: 40}}\n"
+    broker: {{{broker}}}
+    pool: {{max_connections: 40}}\n{more}"
         );
         let policy = POLICY.replacen("rules:\n", ROLE.trim_start_matches('\n'), 1);
         let policy = policy.replace("DATABASE", database);
         std::fs::write(world.path("policy.yaml"), policy).unwrap();
         world.config.write(&world.path("gatepost.yaml"));
-    }
-
-    fn roles_apply(&self) -> [&str; 10] {
-        let user = self.administrator.0.as_str();
-        [
-            "roles",
-            "apply",
-            "--target",
-            "parcels",
-            "--config",
-            "gatepost.yaml",
-            "--as",
-            user,
-            "--password-file",
-            "sa-password",
-        ]
     }
 
     /// tiberius, through gatepost, with a token.

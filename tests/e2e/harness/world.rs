@@ -160,6 +160,13 @@ impl World {
         self.proxy.as_ref().unwrap().id()
     }
 
+    /// The most memory that the proxy ever had, in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.proxy_id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// SIGTERM, without waiting.
     pub(crate) fn ask_proxy_to_end(&self) {
         self.proxy.as_ref().unwrap().tell(Signal::Terminate).unwrap();

@@ -1,4 +1,5 @@
 //! SQL Server behind gatepost: the stories that are told of PostgreSQL, over TDS.
 
+mod managed;
 mod matrix;
 mod stories;

@@ -23,6 +23,8 @@ const INT: ColumnKind = ColumnKind::Int;
 pub(crate) const NUMBERS: &str = "dbo.numbers";
 /// As many as the view of that name has on a real server.
 const NUMBERS_MAX: i64 = 1_000_000;
+/// It is there without having been made.
+const NUMBERS_ID: i32 = i32::MAX;
 
 /// Only so many of the numbers as are below `limit`.
 pub(crate) fn numbers(limit: Option<i64>) -> Relation {
@@ -292,6 +294,11 @@ fn server_permissions(model: &Model) -> Relation {
 fn database_principals(model: &Model, database: &Database) -> Relation {
     let row = |principal: &Principal| {
         let is_role = principal.kind == PrincipalKind::Role;
+        let kind = match principal.kind {
+            PrincipalKind::User { .. } | PrincipalKind::Contained(_) => "S",
+            PrincipalKind::External => "E",
+            PrincipalKind::Role => "R",
+        };
         let login = match &principal.kind {
             PrincipalKind::User { login: Some(login) } => model.logins.get(&login.to_lowercase()),
             _ => None,
@@ -299,7 +306,7 @@ fn database_principals(model: &Model, database: &Database) -> Relation {
         vec![
             Value::text(&principal.name),
             Value::Int(principal.id),
-            Value::text(if is_role { "R" } else { "S" }),
+            Value::text(kind),
             if is_role {
                 Value::Null
             } else {
@@ -337,7 +344,9 @@ fn database_permissions(database: &Database) -> Relation {
             "object" => {
                 let table = database.tables.get(&granted.on).map(|table| table.id);
                 let procedure = || database.procedures.get(&granted.on).map(|procedure| procedure.id);
-                ((1, "OBJECT_OR_COLUMN"), table.or_else(procedure)?)
+                let numbers = || (granted.on == NUMBERS).then_some(NUMBERS_ID);
+                let object = table.or_else(procedure).or_else(numbers)?;
+                ((1, "OBJECT_OR_COLUMN"), object)
             }
             "schema" => ((3, "SCHEMA"), database.schemas.get(&granted.on)?.id),
             "role" | "user" => (
@@ -374,8 +383,6 @@ fn objects(database: &Database, which: &str) -> Relation {
     let tables = tables.filter_map(|(key, table)| row(key, table.id, table.owner.as_ref(), "U "));
     let procedures = database.procedures.iter().filter(|_| which != "tables");
     let procedures = procedures.filter_map(|(key, procedure)| row(key, procedure.id, None, "P "));
-    // It is there without having been made.
-    const NUMBERS_ID: i32 = i32::MAX;
     let views = (which == "objects")
         .then(|| row(NUMBERS, NUMBERS_ID, None, "V "))
         .flatten();
@@ -385,12 +392,16 @@ fn objects(database: &Database, which: &str) -> Relation {
 /// Who has no right to see the server's state sees its own sessions.
 fn sessions(session: &Session, model: &Model) -> Relation {
     let login = &session.who.login;
-    let sees_all = ["VIEW SERVER STATE", "VIEW SERVER PERFORMANCE STATE"]
-        .iter()
-        .any(|permission| model.has_server_permission(login, permission));
-    let visible = model.sessions.iter();
-    let visible =
-        visible.filter(|(_, seen)| !seen.killed && (sees_all || seen.login.eq_ignore_ascii_case(login)));
+    let sees = |there: &str| {
+        ["VIEW SERVER STATE", "VIEW SERVER PERFORMANCE STATE"]
+            .iter()
+            .any(|right| model.may_of_sessions((login, &session.user), there, (right, "VIEW DATABASE STATE")))
+    };
+    let visible = model.sessions.iter().filter(|(_, seen)| {
+        let is_here = !model.azure || seen.database.eq_ignore_ascii_case(&session.database);
+        let own = seen.login.eq_ignore_ascii_case(login);
+        !seen.killed && is_here && (own || sees(&seen.database))
+    });
     let rows = visible.map(|(spid, seen)| {
         vec![
             Value::Int(i32::from(*spid)),

@@ -222,7 +222,7 @@ impl Session {
             Definition::DropUser { name, .. } if !may_users => {
                 return Err(Fault::no_principal("user", name, "drop"));
             }
-            Definition::CreateRole(_) | Definition::DropRole(_) | Definition::CreateSchema(_)
+            Definition::CreateRole(_) | Definition::DropRole(_) | Definition::CreateSchema { .. }
                 if !may_roles =>
             {
                 return Err(not_allowed());
@@ -484,9 +484,10 @@ fn changed_principal(database: &mut Database, definition: &Definition, id: i32) 
             if database.principals.contains_key(&key) {
                 return Err(there_already(name));
             }
-            let kind = match password {
-                Some(password) => PrincipalKind::Contained(Secret::new(password.clone())),
-                None => PrincipalKind::User { login: login.clone() },
+            let kind = match (password, login) {
+                (Some(password), _) => PrincipalKind::Contained(Secret::new(password.clone())),
+                (None, Some(_)) => PrincipalKind::User { login: login.clone() },
+                (None, None) => PrincipalKind::External,
             };
             let schema = schema.as_deref().unwrap_or("dbo");
             database
@@ -564,11 +565,11 @@ fn changed_role(database: &mut Database, definition: &Definition, id: i32) -> Re
 
 fn changed_schema(database: &mut Database, definition: &Definition, id: i32) {
     match definition {
-        Definition::CreateSchema(name) => {
+        Definition::CreateSchema { name, owner } => {
             let schema = Schema {
                 id,
                 name: name.clone(),
-                owner: "dbo".to_owned(),
+                owner: owner.as_deref().unwrap_or("dbo").to_lowercase(),
             };
             database.schemas.insert(name.to_lowercase(), schema);
         }

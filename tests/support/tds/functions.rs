@@ -12,6 +12,8 @@ use super::value::{Value, seconds};
 
 /// What it calls itself; drivers look for the first words.
 const VERSION: &str = "Microsoft SQL Server 2022 - 16.0.4000.0 (scripted, for tests)";
+/// `EngineEdition` of Azure SQL Database.
+const AZURE: i32 = 5;
 
 pub(crate) fn global(session: &Session, model: &Model, name: &str) -> Option<Value> {
     let _ = model;
@@ -55,6 +57,7 @@ pub(crate) fn call(session: &Session, model: &Model, name: &str, values: &[Value
         | "error_line"
         | "error_procedure"
         | "scope_identity" => Some(of_session(session, name, values)),
+        "serverproperty" if model.azure && is_edition(values) => Some(Value::Int(AZURE)),
         _ => plain(name, values)?,
     };
     let unknown = || {
@@ -62,6 +65,10 @@ pub(crate) fn call(session: &Session, model: &Model, name: &str, values: &[Value
         Fault::new(195, 15, text).aborting()
     };
     value.ok_or_else(unknown)
+}
+
+fn is_edition(values: &[Value]) -> bool {
+    text_of(values, 0).is_some_and(|text| text.eq_ignore_ascii_case("EngineEdition"))
 }
 
 fn text_of(values: &[Value], place: usize) -> Option<String> {

@@ -54,31 +54,36 @@ fn identified(model: &Model, presented: &Presented) -> Result<(String, String), 
         known.ok_or_else(|| failed("<token-identified principal>"))?
     };
     let wanted = asked.database.clone();
-    let contained = model.database(&wanted).and_then(|database| {
-        match &database.principals.get(&name.to_lowercase())?.kind {
-            PrincipalKind::Contained(password) => Some(password.clone()),
-            PrincipalKind::User { .. } | PrincipalKind::Role => None,
+    let there = model
+        .database(&wanted)
+        .and_then(|database| database.principals.get(&name.to_lowercase()));
+    // Who is known to the database alone comes in one way only.
+    let good = match there.map(|user| &user.kind) {
+        Some(PrincipalKind::Contained(password)) => by_password && *password.expose() == secret,
+        Some(PrincipalKind::External) => !by_password,
+        Some(PrincipalKind::User { .. } | PrincipalKind::Role) | None => {
+            return logged_in(model, &name, by_password.then_some(&*secret));
         }
-    });
-    if let Some(password) = contained {
-        if by_password && *password.expose() != secret {
-            return Err(failed(&name));
-        }
+    };
+    if good {
         Ok((name, wanted))
     } else {
-        let login = model
-            .logins
-            .get(&name.to_lowercase())
-            .ok_or_else(|| failed(&name))?;
-        if by_password && *login.password.expose() != secret {
-            return Err(failed(&name));
-        }
-        if login.disabled {
-            let text = format!("Login failed for user '{name}'. Reason: The account is disabled.");
-            return Err(Fault::new(18470, 14, text));
-        }
-        Ok((login.name.clone(), login.database.clone()))
+        Err(failed(&name))
     }
+}
+
+/// A login of the server; without a password it came with a token.
+fn logged_in(model: &Model, name: &str, password: Option<&str>) -> Result<(String, String), Fault> {
+    let login = model.logins.get(&name.to_lowercase());
+    let login = login.ok_or_else(|| failed(name))?;
+    if password.is_some_and(|password| login.password.expose() != password) {
+        return Err(failed(name));
+    }
+    if login.disabled {
+        let text = format!("Login failed for user '{name}'. Reason: The account is disabled.");
+        return Err(Fault::new(18470, 14, text));
+    }
+    Ok((login.name.clone(), login.database.clone()))
 }
 
 /// The login, and the database that it comes to.

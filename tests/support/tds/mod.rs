@@ -60,8 +60,11 @@ pub(crate) struct Options {
     pub(crate) plaintext: bool,
     /// The password of `sa`, a member of sysadmin.
     pub(crate) sa: String,
-    /// Access tokens, and the logins they stand for.
+    /// Access tokens, and the logins or users they stand for.
     pub(crate) tokens: Vec<(String, String)>,
+    /// It says that it is an Azure SQL Database: no way from one database to another, and sessions are each
+    /// database's own.
+    pub(crate) azure: bool,
     /// Databases, and batches that are run in them before anybody is served.
     pub(crate) setup: Vec<(String, String)>,
 }
@@ -99,6 +102,7 @@ impl Server {
             model
                 .server_members
                 .insert(("sysadmin".to_owned(), "sa".to_owned()));
+            model.azure = options.azure;
             let tokens = options.tokens.iter();
             model.tokens = tokens
                 .map(|(token, login)| (Secret::new(token.clone()), login.clone()))

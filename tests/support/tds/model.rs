@@ -26,6 +26,8 @@ pub(crate) enum PrincipalKind {
         login: Option<String>,
     },
     Contained(Secret<String>),
+    /// Of an identity that comes with a token, without a login of the server.
+    External,
     Role,
 }
 
@@ -143,6 +145,8 @@ pub(crate) struct Model {
     pub(crate) databases: BTreeMap<String, Database>,
     /// Access tokens and whose they are.
     pub(crate) tokens: Vec<(Secret<String>, String)>,
+    /// See the server's options.
+    pub(crate) azure: bool,
     pub(crate) sessions: BTreeMap<u16, Seen>,
     /// Database and resource, to the sessions that hold it.
     pub(crate) locks: HashMap<(String, String), u16>,
@@ -211,6 +215,16 @@ impl Model {
             || permission == "ALTER ANY CONNECTION" && self.is_server_member(login, "processadmin")
     }
 
+    /// In Azure each database has the rights over its own sessions.
+    pub(crate) fn may_of_sessions(&self, who: (&str, &str), there: &str, rights: (&str, &str)) -> bool {
+        let ((login, user), (of_server, of_database)) = (who, rights);
+        if !self.azure {
+            return self.has_server_permission(login, of_server);
+        }
+        let database = self.database(there);
+        database.is_some_and(|database| database.may(user, of_database, "database", ""))
+    }
+
     pub(crate) fn add_database(&mut self, name: &str) {
         let mut database = Database {
             name: name.to_owned(),
@@ -276,7 +290,7 @@ impl Database {
         let login = login.to_lowercase();
         let mapped = self.principals.values().find(|principal| match &principal.kind {
             PrincipalKind::User { login: Some(of) } => of.to_lowercase() == login,
-            PrincipalKind::Contained(_) => principal.name.to_lowercase() == login,
+            PrincipalKind::Contained(_) | PrincipalKind::External => principal.name.to_lowercase() == login,
             PrincipalKind::User { login: None } | PrincipalKind::Role => false,
         });
         match mapped {
@@ -322,7 +336,12 @@ impl Database {
             "schema" if class == "object" => granted.on == schema,
             class_there => class_there == class && granted.on == on,
         };
-        standing.contains(fixed)
+        // Whoever owns an object, or the schema that it is in, may do everything to it.
+        let of_schema = self.schemas.get(schema).map(|it| it.owner.as_str());
+        let own = self.tables.get(on).and_then(|it| it.owner.as_deref());
+        let owners = [own, of_schema];
+        let owns = class == "object" && owners.into_iter().flatten().any(|it| standing.contains(it));
+        owns || standing.contains(fixed)
             || self.grants.iter().any(|granted| {
                 let named = granted.permission == permission || granted.permission == "CONTROL";
                 named && standing.contains(&granted.to) && fits(granted)

@@ -40,10 +40,8 @@ impl Parser<'_> {
         }
         if self.take("schema") {
             let name = self.word()?;
-            if self.take("authorization") {
-                self.word()?;
-            }
-            return Ok(Some(Definition::CreateSchema(name)));
+            let owner = self.take("authorization").then(|| self.word()).transpose()?;
+            return Ok(Some(Definition::CreateSchema { name, owner }));
         }
         if self.take("role") {
             let name = self.word()?;
@@ -109,6 +107,7 @@ impl Parser<'_> {
 
     fn create_user(&mut self) -> Parsed<Definition> {
         let name = self.word()?;
+        let external = self.take("from external provider");
         let login = if self.take("for login") || self.take("from login") {
             Some(self.word()?)
         } else {
@@ -122,7 +121,7 @@ impl Parser<'_> {
         };
         let password = find(&options, "password");
         let schema = find(&options, "default_schema");
-        let login = login.or_else(|| password.is_none().then(|| name.clone()));
+        let login = login.or_else(|| (password.is_none() && !external).then(|| name.clone()));
         Ok(Definition::CreateUser {
             name,
             login,

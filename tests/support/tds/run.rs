@@ -350,7 +350,8 @@ impl Session {
             ));
         }
         let mut model = self.shared.lock();
-        if !model.has_server_permission(&self.who.login, "ALTER ANY CONNECTION") {
+        let rights = ("ALTER ANY CONNECTION", "KILL DATABASE CONNECTION");
+        if !model.may_of_sessions((&self.who.login, &self.user), &self.database, rights) {
             return Err(Fault::new(
                 6102,
                 14,

@@ -376,6 +376,11 @@ impl Session {
 
     pub(crate) fn change_database(&mut self, name: &str) -> Result<(), Fault> {
         let model = self.shared.lock();
+        if model.azure && !name.eq_ignore_ascii_case(&self.database) {
+            let text = "USE statement is not supported to switch between databases. Use a new connection to \
+                        connect to a different database.";
+            return Err(Fault::new(40508, 16, text));
+        }
         let is_sysadmin = model.is_server_member(&self.who.login, "sysadmin");
         let Some(database) = model.database(name) else {
             let text =

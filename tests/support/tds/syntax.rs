@@ -176,6 +176,7 @@ pub(crate) enum Definition {
     DropLogin(String),
     CreateUser {
         name: String,
+        /// Without login and password it is of an external provider.
         login: Option<String>,
         password: Option<String>,
         schema: Option<String>,
@@ -197,7 +198,10 @@ pub(crate) enum Definition {
         member: String,
         adds: bool,
     },
-    CreateSchema(String),
+    CreateSchema {
+        name: String,
+        owner: Option<String>,
+    },
     CreateTable {
         name: Name,
         columns: Vec<ColumnDefinition>,
