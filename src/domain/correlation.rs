@@ -30,6 +30,14 @@ pub enum CorrelationSource {
     Generated,
 }
 
+impl CorrelationSource {
+    /// Did the client choose the id, for its message or its connection? Drivers make trace activities up
+    /// for each request, whether anybody asked for it or not.
+    pub const fn is_chosen(self) -> bool {
+        !matches!(self, Self::Generated | Self::TraceActivity)
+    }
+}
+
 /// One id with its source. At most [`CORRELATION_ID_BYTES_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Correlation {

@@ -129,6 +129,8 @@ pub enum Reason {
     TargetDown,
     LoginNotMinted,
     JournalFailed,
+    /// The rule wants writes to say what message they belong to.
+    CorrelationMissing,
     SessionLifeOver,
     /// The token that opened the session has expired.
     IdentityExpired,
@@ -258,6 +260,7 @@ impl fmt::Display for Reason {
             Self::TargetDown => "the database is not reachable",
             Self::LoginNotMinted => "no database login could be made for this identity",
             Self::JournalFailed => "the audit journal cannot be written, so writes are refused",
+            Self::CorrelationMissing => "the policy requires a correlation id for writes, and there is none",
             Self::SessionLifeOver => "the session has reached its maximum life",
             Self::IdentityExpired => "the token of this session has expired",
             Self::PolicyChanged => "the policy changed and no longer grants this session",
@@ -275,6 +278,9 @@ const PASSWORD_DROPPED_HINT: &str = "FreeTDS clients (pymssql is one) send an em
      Exchange the token for a ticket (POST /v1/ticket) and send that as the password.";
 const UNSUPPORTED_HINT: &str = "Change the client driver's settings or take a newer one; \
      on PostgreSQL client_encoding UTF8 always works.";
+
+const CORRELATION_HINT: &str = "Set it in the transaction: SET LOCAL gatepost.correlation_id = '...' on PostgreSQL, \
+     EXEC sp_set_session_context N'correlation_id', N'...' on SQL Server, or send a traceparent in a comment.";
 
 impl Reason {
     fn hint(&self) -> Option<String> {
@@ -324,6 +330,7 @@ impl Reason {
             Self::JournalFailed => {
                 "Tell the operator: the audit directory is full or failing. Reads still work."
             }
+            Self::CorrelationMissing => CORRELATION_HINT,
             Self::SessionLifeOver | Self::EndedByOperator => "Connect again.",
             Self::LoginTampered => "Connect again: another login is made. The change is on record.",
             Self::PolicyChanged => "Connect again; \"gatepost explain\" shows what the policy grants now.",

@@ -35,6 +35,7 @@ pub(super) struct Terms {
     pub(super) session_max: Duration,
     pub(super) login_max_age: Duration,
     pub(super) limits: Limits,
+    pub(super) correlation: CorrelationRule,
 }
 
 /// Where a granted role lives.
@@ -95,6 +96,19 @@ impl Grant {
     pub const fn limits(&self) -> &Limits {
         &self.terms.limits
     }
+
+    pub const fn correlation(&self) -> CorrelationRule {
+        self.terms.correlation
+    }
+}
+
+/// Must a transaction that writes carry a correlation id of its client's?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CorrelationRule {
+    #[default]
+    Optional,
+    Required,
 }
 
 /// Limits that a rule sets. Every field here is enforced; keys for limits that are not enforced

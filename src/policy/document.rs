@@ -181,7 +181,7 @@ block! {
         deny: Option<Written<Text>>,
         /// Limits of one identity in this role.
         limits: Option<Written<LimitsText>>,
-        /// Whether messages must carry a correlation id.
+        /// Whether a transaction that writes must carry a correlation id of its client's. Default optional.
         correlation: Option<Written<CorrelationText>>,
     }
     later {

@@ -10,7 +10,7 @@ use crate::domain::ids::{RoleName, RuleName};
 
 use super::compile::{Policy, shown};
 use super::decide::is_here;
-use super::decision::{Decision, DenialWhy, Grant, Limits};
+use super::decision::{CorrelationRule, Decision, DenialWhy, Grant, Limits};
 use super::matcher::{Examined, Finding, IdentityPart};
 use super::rule::{Effect, Rule};
 
@@ -44,6 +44,7 @@ pub struct ExplainedTerms {
     pub session_max_seconds: u64,
     pub login_max_age_seconds: u64,
     pub limits: Limits,
+    pub correlation: CorrelationRule,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -171,6 +172,7 @@ impl ExplainedTerms {
             session_max_seconds: grant.session_max().as_secs(),
             login_max_age_seconds: grant.login_max_age().as_secs(),
             limits: grant.limits().clone(),
+            correlation: grant.correlation(),
         }
     }
 }
@@ -254,6 +256,9 @@ impl fmt::Display for Explanation {
                 if let Some(limit) = limit {
                     write!(f, ", {name} {}", humantime::format_duration(limit))?;
                 }
+            }
+            if terms.correlation == CorrelationRule::Required {
+                write!(f, ", correlation required")?;
             }
             writeln!(f)?;
         }

@@ -28,7 +28,7 @@ mod tests;
 pub use admin::{AdminPermit, AdminRights};
 pub use cases::{Case, Expected, ReadClaims, run_cases};
 pub use compile::{Loaded, Policy, SourceText, Surroundings, TargetFacts, load};
-pub use decision::{Decision, Denial, DenialWhy, Grant, Limits};
+pub use decision::{CorrelationRule, Decision, Denial, DenialWhy, Grant, Limits};
 pub use declaration::{GrantDeclaration, Objects, Privilege, RoleDeclaration};
 pub use explain::{Considered, ExplainedRight, ExplainedTerms, Explanation, Verdict};
 pub use schema::schema;

@@ -14,7 +14,7 @@ use crate::domain::target::{DatabaseName, Engine, TargetName};
 use super::admin::AdminRule;
 use super::cases::{Case, Expected};
 use super::compile::{Sheet, Surroundings, TargetFacts, shown};
-use super::decision::{Limits, Terms};
+use super::decision::{CorrelationRule, Limits, Terms};
 use super::declaration::{GrantDeclaration, Objects, RoleDeclaration};
 use super::document::{
     AdminText, CaseText, Document, ExpectText, GrantText, GrantedText, IdentityText, LimitsText, On,
@@ -25,7 +25,7 @@ use super::glob::Glob;
 use super::matcher::Matcher;
 use super::reading::{Many, Notes};
 use super::rule::{Effect, Rule};
-use super::scalar::{Count, Patterns, Span, Text};
+use super::scalar::{CorrelationText, Count, Patterns, Span, Text};
 use super::tree::{Spot, Written};
 
 /// Long enough to ride over a broker's reconnect, short enough to matter after a revocation.
@@ -278,7 +278,10 @@ fn rule(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes
             let limits = written.limits.as_ref();
             Some(Effect::Grant {
                 role: RoleName::new(&granted.role.value.0),
-                terms: terms(granted, limits.map(|limits| &limits.value), notes),
+                terms: Terms {
+                    correlation: correlation(written.correlation.as_ref()),
+                    ..terms(granted, limits.map(|limits| &limits.value), notes)
+                },
             })
         }
         (None, Some(deny)) => Some(Effect::Deny(Arc::from(deny.value.0.as_str()))),
@@ -373,6 +376,14 @@ fn terms(granted: &GrantedText, written: Option<&LimitsText>, notes: &mut Notes<
         session_max,
         login_max_age,
         limits: written.map_or_else(Limits::default, |written| limits(written, &mut span)),
+        correlation: CorrelationRule::default(),
+    }
+}
+
+fn correlation(written: Option<&Written<CorrelationText>>) -> CorrelationRule {
+    match written.map(|written| written.value) {
+        Some(CorrelationText::Required) => CorrelationRule::Required,
+        Some(CorrelationText::Optional) | None => CorrelationRule::Optional,
     }
 }
 

@@ -200,24 +200,25 @@ impl Read for Version {
     }
 }
 
-/// Whether messages must carry a correlation id. Only `optional` can be kept today.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CorrelationText;
+/// Whether a transaction that writes must carry a correlation id of its client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CorrelationText {
+    Optional,
+    Required,
+}
 
-inline_schema!(CorrelationText, {"type": "string", "const": "optional"});
+inline_schema!(CorrelationText, {"type": "string", "enum": ["optional", "required"]});
 
 impl Read for CorrelationText {
     fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
-        let wrong = match text(node, notes)? {
-            "optional" => return Some(Self),
-            "required" => {
-                "`correlation: required` is not enforced yet, so it is refused, not ignored: \
-                 refusing transactions without an id arrives later"
+        match text(node, notes)? {
+            "optional" => Some(Self::Optional),
+            "required" => Some(Self::Required),
+            _ => {
+                notes.add(node.spot, "expected `optional` or `required`");
+                None
             }
-            _ => "expected `optional`",
-        };
-        notes.add(node.spot, wrong);
-        None
+        }
     }
 }
 

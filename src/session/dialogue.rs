@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::Record;
-use crate::domain::refusal::{Reason, Refusal};
+use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::alarms::Activity;
 use crate::session::lane::Lane;
 use crate::wire::PeerMisbehaved;
@@ -32,6 +32,15 @@ pub(super) enum Demand {
     Intent(Record),
     /// Answered by [`Dialogue::outcome_written`].
     Outcome(Record),
+}
+
+/// The kind of refusal that keeps a client's work from going on, in a session that itself goes on.
+pub(super) fn refusal_of_work(reason: &Reason) -> RefusalCode {
+    if *reason == Reason::JournalFailed {
+        RefusalCode::AuditUnavailable
+    } else {
+        RefusalCode::NotPermitted
+    }
 }
 
 /// Somebody broke the protocol; the connection ends.

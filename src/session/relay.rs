@@ -15,8 +15,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use crate::audit::journal::Journal;
+use crate::audit::record::Record;
 use crate::domain::clock::Clock;
 use crate::domain::refusal::{Reason, RefusalCode};
+use crate::policy::CorrelationRule;
 use crate::session::alarms::{Alarm, Alarms};
 use crate::session::dialogue::{Cancelling, Demand, Dialogue, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
@@ -271,6 +273,10 @@ impl<'a> Relay<'a> {
             Verdict::Demand(demand) => demand,
         };
         match demand {
+            Demand::Intent(record) if self.lacks_correlation(&record) => {
+                let reason = Reason::CorrelationMissing;
+                dialogue.intent_failed(reason, &mut self.to_server, &mut self.to_client);
+            }
             Demand::Intent(record) => match self.around.journal.append(record).await {
                 Ok(_receipt) => dialogue.intent_written(&mut self.to_server),
                 Err(error) => {
@@ -293,6 +299,12 @@ impl<'a> Relay<'a> {
             },
         }
         Some(None)
+    }
+
+    /// Must the work that is about to commit carry an id of its client's, and does not?
+    fn lacks_correlation(&self, intent: &Record) -> bool {
+        let required = self.around.terms.correlation == CorrelationRule::Required;
+        required && !intent.correlation.iter().any(|it| it.source.is_chosen())
     }
 
     /// Records that nobody waits for. If the journal takes them no longer, the next intent fails.

@@ -18,7 +18,7 @@ use crate::domain::refusal::{Reason, RefusalCode};
 use crate::domain::revocation::Revocations;
 use crate::domain::target::{DatabaseName, TargetName};
 use crate::identity::Verifier;
-use crate::policy::{Decision, Grant, Limits, Policy};
+use crate::policy::{CorrelationRule, Decision, Grant, Limits, Policy};
 use crate::session::door::Listeners;
 
 /// What an operator ended may finish what it has open within this time: together with the work of
@@ -65,6 +65,7 @@ pub(super) struct Terms {
     pub(super) ends_at: SystemTime,
     pub(super) notice: Notice,
     pub(super) limits: Limits,
+    pub(super) correlation: CorrelationRule,
 }
 
 /// What a session was admitted on.
@@ -173,6 +174,7 @@ impl Standing {
             ends_at,
             notice: Notice::expired(reason, grace),
             limits: grant.limits().clone(),
+            correlation: grant.correlation(),
         }
     }
 }

@@ -52,10 +52,10 @@ fn the_caret_stands_under_what_is_wrong() {
   |                                                                 ^",
         ),
         (
-            rule("{name: x, identity: {provider: dev}, grant: {role: reader}, correlation: required}"),
-            "p/b.yaml:3:78: `correlation: required` is not enforced yet, so it is refused, not ignored: refusing transactions without an id arrives later
+            rule("{name: x, identity: {provider: dev}, grant: {role: reader}, correlation: needed}"),
+            "p/b.yaml:3:78: expected `optional` or `required`
   |
-3 |   - {name: x, identity: {provider: dev}, grant: {role: reader}, correlation: required}
+3 |   - {name: x, identity: {provider: dev}, grant: {role: reader}, correlation: needed}
   |                                                                              ^",
         ),
     ];
@@ -182,7 +182,6 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
         rule("audit: {parameters: plain}"),
         rule("tags: [pii]"),
         rule("guardrails: []"),
-        rule("correlation: required"),
         "version: 1\nguardrails: []\n".to_owned(),
         "version: 1\nroles:\n  n: {target: orders, database: orders, tags: [pii], grants: [{privileges: [select], on: {tables: [a.b]}}]}\n".to_owned(),
     ];
@@ -193,7 +192,9 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
             "{printed}"
         );
     }
-    assert_eq!(mistakes(&rule("correlation: optional")), []);
+    for good in ["optional", "required"] {
+        assert_eq!(mistakes(&rule(&format!("correlation: {good}"))), []);
+    }
 }
 
 /// A role with this body (or a whole `roles` entry), and a part of the one mistake.

@@ -106,7 +106,7 @@ pub fn read(text: &str) -> Reading {
     let planned = !state.plan_only_on.is_empty() || !state.plan_only_off.is_empty();
     Reading {
         statements,
-        plain_read: !doubtful && !planned && is_plain_read(&words),
+        plain_read: !doubtful && !planned && (is_plain_read(&words) || only_sets_correlation(&words)),
         transaction: transaction::judge(&words, doubtful, planned),
         pins: state.pins,
         implicit: state.implicit(),
@@ -131,6 +131,28 @@ pub fn read_inner(text: &str) -> Reading {
     reading.plan_only_off = PlanOnly::NONE;
     reading.implicit = None;
     reading
+}
+
+/// Is it one call of `sp_set_session_context` that sets the correlation id to a constant or variable, and
+/// nothing else? It changes what the session remembers, and no table.
+fn only_sets_correlation(words: &[Token<'_>]) -> bool {
+    let (calls, statements) = (calls(words), split(words));
+    let ([call], [_]) = (calls.as_slice(), statements.as_slice()) else {
+        return false;
+    };
+    let of_system = matches!(&call.callee, Callee::Named(name) if name.may_be_systems());
+    let constant = |token: &Token<'_>| match token.kind {
+        TokenKind::Text | TokenKind::Number | TokenKind::Variable | TokenKind::Semicolon => true,
+        TokenKind::Word => token.is_any(&["null", "default"]),
+        TokenKind::Symbol => [',', '=', '-'].iter().any(|sign| token.symbol(*sign)),
+        TokenKind::Bracketed
+        | TokenKind::Quoted
+        | TokenKind::Strange
+        | TokenKind::Comment
+        | TokenKind::Open
+        | TokenKind::Close => false,
+    };
+    of_system && matches!(context(call), Some(Context::Correlation(_))) && call.arguments.iter().all(constant)
 }
 
 /// What is gathered word by word.

@@ -29,7 +29,7 @@ use crate::audit::record::{Outcome, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::alarms::Activity;
-use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict};
+use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict, refusal_of_work};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
 use crate::session::postgres::refusal::put_refusal;
@@ -196,12 +196,7 @@ impl Conversation {
     /// The error that a client sees in place of the poison's.
     fn put_own_refusal(&mut self, to_client: &mut Lane) {
         let reason = self.refusal.take().unwrap_or(Reason::JournalFailed);
-        let code = if reason == Reason::JournalFailed {
-            RefusalCode::AuditUnavailable
-        } else {
-            RefusalCode::NotPermitted
-        };
-        self.put_error(code, reason, to_client);
+        self.put_error(refusal_of_work(&reason), reason, to_client);
     }
 
     fn put_error(&mut self, code: RefusalCode, reason: Reason, to_client: &mut Lane) {

@@ -204,6 +204,11 @@ fn about_access() -> Vec<Row> {
             Reason::JournalFailed,
             "the audit directory is full or failing",
         ),
+        (
+            NotPermitted,
+            Reason::CorrelationMissing,
+            "`correlation: required`, and a write that carries no id of its client's",
+        ),
         (Internal, Reason::Internal, "a mistake in gatepost"),
     ]
 }
@@ -310,9 +315,10 @@ const fn number(reason: &Reason) -> usize {
         Reason::PasswordDropped => 37,
         Reason::LoginWay { .. } => 38,
         Reason::TicketUnknown => 39,
+        Reason::CorrelationMissing => 40,
     }
 }
-const REASONS: usize = 40;
+const REASONS: usize = 41;
 
 #[derive(Debug)]
 struct Zero;

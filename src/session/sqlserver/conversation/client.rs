@@ -348,7 +348,8 @@ impl Conversation {
         let internal = (RefusalCode::Internal, Reason::Internal);
         let (code, reason) = self.refused.take().unwrap_or(internal);
         self.phase = Phase::Open;
-        let unrecorded = code == RefusalCode::AuditUnavailable;
+        // Its intent may not be written: what it belongs to can only be taken back.
+        let no_intent = matches!(reason, Reason::JournalFailed | Reason::CorrelationMissing);
         let mut payload = Vec::new();
         if std::mem::take(&mut self.reset_made) {
             self.put_reset(&mut payload);
@@ -358,7 +359,7 @@ impl Conversation {
             let refusal = self.refusal(code, reason);
             refusal::put_in_session(&mut payload, &refusal);
         }
-        if unrecorded && self.open.depth > 0 {
+        if no_intent && self.open.depth > 0 {
             return self.roll_back_instead(&payload, to_server, to_client);
         }
         if plan.is_rpc {
@@ -367,7 +368,7 @@ impl Conversation {
         } else {
             put_done(&mut payload, DoneKind::Batch, DoneStatus::ERROR, 0, 0);
         }
-        if unrecorded {
+        if no_intent {
             self.forget_work();
         }
         self.replied = self.replied.wrapping_add(1);

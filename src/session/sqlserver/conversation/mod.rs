@@ -27,7 +27,7 @@ use crate::audit::record::{Outcome, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::alarms::Activity;
-use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict};
+use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict, refusal_of_work};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
 use crate::session::prelude::Prelude;
@@ -314,7 +314,7 @@ impl Dialogue for Conversation {
     /// A transaction that is open is rolled back by the server in place of what was asked; what would have
     /// been a transaction by itself is not begun.
     fn intent_failed(&mut self, reason: Reason, _: &mut Lane, _: &mut Lane) {
-        self.refused = Some((RefusalCode::AuditUnavailable, reason));
+        self.refused = Some((refusal_of_work(&reason), reason));
         self.phase = Phase::Dropping;
     }
 
