@@ -204,19 +204,19 @@ fn about_access() -> Vec<Row> {
             Reason::JournalFailed,
             "the audit directory is full or failing",
         ),
-        (
-            NotPermitted,
-            Reason::CorrelationMissing,
-            "`correlation: required`, and a write that carries no id of its client's",
-        ),
         (Internal, Reason::Internal, "a mistake in gatepost"),
     ]
 }
 
 fn about_sessions() -> Vec<Row> {
-    use RefusalCode::{IdleInTransaction, IdleSession, SessionExpired, StatementTimeout};
+    use RefusalCode::{IdleInTransaction, IdleSession, NotPermitted, SessionExpired, StatementTimeout};
     let limit = LIMIT;
     vec![
+        (
+            NotPermitted,
+            Reason::CorrelationMissing,
+            "`correlation: required`, and a write that carries no id of its client's",
+        ),
         (
             SessionExpired,
             Reason::SessionLifeOver,
