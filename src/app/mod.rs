@@ -14,5 +14,6 @@ mod process;
 mod reload;
 mod revoked;
 mod tickets;
+mod unresolved;
 mod watch;
 mod watching;

@@ -20,6 +20,7 @@ use crate::app::operate::Operations;
 use crate::app::reload::Reloader;
 use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, SQLSERVER, Wanted};
 use crate::app::tickets::TicketOffice;
+use crate::app::unresolved;
 use crate::app::watch::Watched;
 use crate::app::watching::keep_current;
 use crate::audit::record::PolicyFacts;
@@ -134,6 +135,7 @@ async fn serve_inside(
         }
     };
     record(&shared.journal, Facts::default(), started());
+    unresolved::take_up(&shared, settings.audit.directory.clone());
     let (rules, version) = (built.policy.rule_count(), Arc::clone(built.policy.version()));
     let policy = Some(PolicyFacts { rule: None, version });
     let facts = Facts {
@@ -337,7 +339,7 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
             control,
         );
         budgets.insert(target.name.clone(), budget);
-        routes.insert(target.name.clone(), Route::new(target_address(target, tls)));
+        routes.insert(target.name.clone(), Route::new(target_address(target, tls), broker.incarnations().clone()));
         brokers.insert(target.name.clone(), broker);
     }
     let counters = Counters::new(settings.targets.iter().map(|target| target.name.clone()));

@@ -196,6 +196,11 @@ impl Watched {
     }
 
     fn logins(&self, page: &mut Page) {
+        let help = "Transactions whose end is still to be found out.";
+        let mut pending = page.family("gatepost_reconcile_pending", Kind::Gauge, help);
+        for (target, broker) in &self.shared.brokers {
+            pending.sample(&[("target", target.as_str())], number(broker.unresolved()));
+        }
         let help = "How long it took to mint a login, on record and in the database.";
         let mut mints = page.family("gatepost_login_mint_seconds", Kind::Histogram, help);
         for target in self.shared.budgets.keys() {

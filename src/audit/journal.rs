@@ -402,6 +402,7 @@ fn cost(record: &Record) -> usize {
         | Event::LoginDisabled { .. }
         | Event::LoginDropped
         | Event::JournalRepaired { .. }
+        | Event::TransactionReconciled(_)
         | Event::StrangersDenied { .. } => 0,
     };
     size_of::<Queued>() + ids + texts

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::audit::chain::FORMAT;
-use crate::audit::record::{AdminCall, Event, Facts, Outcome, Scope, Statement, Transaction};
+use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::TicketId;
+use crate::domain::incarnation::Incarnation;
 use crate::sql::tsql::{Name, Relations};
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -147,6 +148,7 @@ pub(super) enum Detail<'a> {
         records: u64,
     },
     Transaction(TransactionDetail<'a>),
+    Reconciled(&'a Reconciled),
 }
 
 #[derive(Serialize)]
@@ -162,6 +164,8 @@ pub(super) struct TransactionDetail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_us: Option<u64>,
     backend: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incarnation: Option<&'a Incarnation>,
     statements: Vec<StatementDetail<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     statements_omitted: u64,
@@ -262,6 +266,7 @@ impl<'a> Detail<'a> {
             Event::TransactionIntent(transaction) => {
                 Self::Transaction(TransactionDetail::of(transaction, fingerprints))
             }
+            Event::TransactionReconciled(reconciled) => Self::Reconciled(reconciled),
             Event::TransactionOutcome {
                 transaction,
                 scope,
@@ -270,6 +275,7 @@ impl<'a> Detail<'a> {
             } => Self::Transaction(TransactionDetail {
                 scope: Some(*scope),
                 outcome: Some(*outcome),
+                incarnation: None,
                 duration_us: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
                 ..TransactionDetail::of(transaction, fingerprints)
             }),
@@ -294,6 +300,7 @@ impl<'a> TransactionDetail<'a> {
             began: Time(transaction.began),
             duration_us: None,
             backend: transaction.backend,
+            incarnation: transaction.incarnation.as_ref(),
             statements: statements.map(detail).collect(),
             statements_omitted: transaction.statements_omitted,
         }

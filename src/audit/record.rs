@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
+use crate::domain::incarnation::Incarnation;
 use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId, TicketId};
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
@@ -186,6 +187,8 @@ pub enum Event {
         outcome: Outcome,
         duration: Duration,
     },
+    /// A transaction whose end nobody had heard of was asked after. Its session is among the facts.
+    TransactionReconciled(Box<Reconciled>),
     /// Denials that were not recorded one by one: of an address, of an identity (which is among the
     /// facts), or (with neither) of more than are told apart.
     StrangersDenied {
@@ -239,6 +242,78 @@ pub struct Transaction {
     pub began: SystemTime,
     /// Backend pid, SPID.
     pub backend: i32,
+    /// The life of the server in which `id` means this transaction; in intents only.
+    pub incarnation: Option<Incarnation>,
+    /// When the server was last heard in this transaction: it was alive then. Never written.
+    pub heard: Option<SystemTime>,
+}
+
+/// What was found out about a transaction whose end nobody had heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reconciled {
+    /// With session and number it names the transaction: the run of gatepost that did it.
+    #[serde(rename = "of_epoch")]
+    pub epoch: u64,
+    pub number: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    pub outcome: Outcome,
+    pub evidence: Evidence,
+    /// Why it is in doubt, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<Doubtful>,
+    /// What the journal said before; none when there was an intent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Outcome>,
+    /// The name under which it waits for its COMMIT PREPARED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<String>,
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The server has not crashed since, and says what became of the id.
+    SameIncarnation,
+    /// After a crash or failover the id is that of an aborted transaction, or not given out yet.
+    AbortedOrFuture,
+    /// The server keeps the times of commits, and this one is, or cannot be, the transaction's own.
+    CommitTimestamp,
+    /// The server's recovery right after the crash had seen the id.
+    ControlCheckpoint,
+    /// The marker that gatepost wrote into the transaction stands in the WAL.
+    WalMarker,
+    /// It waits, prepared, and the server has not crashed since.
+    PreparedTransaction,
+    None,
+}
+
+/// Why a transaction stays in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubtful {
+    /// It committed by itself, before its id could be known.
+    NoTransactionId,
+    /// The engine cannot be asked.
+    EngineCannotTell,
+    /// The id is that of a committed transaction, but since a crash or failover perhaps of another one.
+    ServerChanged,
+    /// It is not known in which life of the server the transaction ran.
+    ServerUnknown,
+    /// At the target's address is the server of another cluster.
+    OtherServer,
+    /// It did not end for as long as it was asked after. It is asked after again at the next start.
+    StillRunning,
+    /// The server no longer keeps what became of the id.
+    Forgotten,
+}
+
+impl Doubtful {
+    /// May a later question have another answer?
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::StillRunning)
+    }
 }
 
 /// One statement of a transaction.
@@ -262,7 +337,7 @@ pub enum Scope {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Committed,
@@ -303,6 +378,7 @@ impl Event {
             | Self::JournalRepaired { .. }
             | Self::TransactionIntent(_)
             | Self::TransactionOutcome { .. }
+            | Self::TransactionReconciled(_)
             | Self::StrangersDenied { .. } => false,
         }
     }
@@ -343,6 +419,7 @@ impl Event {
             Self::JournalRepaired { .. } => "journal.repaired",
             Self::TransactionIntent(_) => "transaction.intent",
             Self::TransactionOutcome { .. } => "transaction.outcome",
+            Self::TransactionReconciled(_) => "transaction.reconciled",
             Self::StrangersDenied { .. } => "session.denied_many",
         }
     }

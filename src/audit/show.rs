@@ -103,6 +103,14 @@ struct ReadTransaction {
     statements: Vec<RowStatement>,
 }
 
+/// A later verdict on a transaction.
+#[derive(Deserialize)]
+struct ReadReconciled {
+    of_epoch: u64,
+    number: u64,
+    outcome: String,
+}
+
 /// The transactions that match, in the order in which they were first recorded. It shows what is
 /// written; whether that can be trusted is for `verify` to say.
 pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ShowError> {
@@ -119,6 +127,16 @@ pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ShowError> {
         };
         let read: Read = serde_json::from_slice(text).map_err(|_| wrong())?;
         if !read.event.starts_with("transaction.") {
+            continue;
+        }
+        if read.event == "transaction.reconciled" {
+            let reconciled = serde_json::from_value(read.detail).map_err(|_| wrong())?;
+            let ReadReconciled { of_epoch, number, outcome } = reconciled;
+            if let Some(place) = places.get(&(of_epoch, read.session, number))
+                && let Some(row) = rows.get_mut(*place)
+            {
+                row.outcome = Some(outcome);
+            }
             continue;
         }
         let epoch = read.epoch;

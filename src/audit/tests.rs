@@ -63,6 +63,8 @@ fn opened(record: u64) -> Record {
 
 fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
     let transaction = Box::new(Transaction {
+        incarnation: None,
+        heard: None,
         number,
         id: outcome.map(|_| 742),
         statements: vec![Statement {

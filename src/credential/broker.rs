@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::audit::{Facts, Journal, Receipt};
+use crate::audit::{Doubt, Facts, Journal, Receipt};
 use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
 use crate::credential::ending::World;
@@ -17,12 +17,14 @@ use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
 use crate::credential::live::Finding;
 use crate::credential::naming::LoginName;
+use crate::credential::reconcile::{Doubts, Reach, Reconciler};
 use crate::credential::server::Access;
 use crate::credential::sqlserver::settings::SqlServerSettings;
 use crate::credential::unminted::Unminted;
 use crate::credential::view::LoginView;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
+use crate::domain::incarnation::Incarnations;
 use crate::domain::measure::{Histogram, Reading};
 use crate::domain::password::Password;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
@@ -107,6 +109,8 @@ pub struct Broker {
     state: Arc<State>,
     settings: Arc<watch::Sender<Arc<BrokerSettings>>>,
     engine: Engine,
+    incarnations: Incarnations,
+    doubts: Arc<Doubts>,
     control: Handle,
 }
 
@@ -154,17 +158,41 @@ impl Broker {
         let state = Mutex::new((Err("not connected yet".to_owned()), None));
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
+        let (incarnations, doubts) = (Incarnations::default(), Arc::<Doubts>::default());
+        let target = settings.target.clone();
         let engine = settings.engine.engine();
         let (home, logins) = (settings.home(), settings.logins);
         let (settings, updates) = watch::channel(Arc::new(settings));
+        let reach: Reach = match logins {
+            Logins::Minted => {
+                let accesses = accesses.clone();
+                Box::new(move || Arc::clone(&accesses.borrow()))
+            }
+            Logins::BrokersOwn => {
+                let (updates, control) = (updates.clone(), control.clone());
+                Box::new(move || Arc::new(updates.borrow().access(&control)))
+            }
+        };
+        let reconciler = Reconciler {
+            target,
+            home: home.clone(),
+            reach,
+            doubts: Arc::clone(&doubts),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        control.spawn(reconciler.run());
         match logins {
             Logins::Minted => {
-                let world = World::new(accesses, home, journal, random, retire);
+                let server = (retire, incarnations.clone());
+                let world = World::new(accesses, home, journal, random, server);
                 let actor = Actor::new(world, access, updates, clock, Arc::clone(&state));
                 control.spawn(actor.run(inbox));
             }
             Logins::BrokersOwn => {
-                let unminted = Unminted::new(updates, Arc::clone(&state), random, control.clone());
+                let (state, incarnations) = (Arc::clone(&state), incarnations.clone());
+                let unminted = Unminted::new(updates, state, random, incarnations, control.clone());
                 control.spawn(unminted.run(inbox));
             }
         }
@@ -173,8 +201,25 @@ impl Broker {
             state,
             settings: Arc::new(settings),
             engine,
+            incarnations,
+            doubts,
             control: control.clone(),
         }
+    }
+
+    /// The life that the server is known to be in, for those who open connections to it.
+    pub const fn incarnations(&self) -> &Incarnations {
+        &self.incarnations
+    }
+
+    /// Finds out what became of these transactions, and puts it on record. Does not wait for it.
+    pub fn reconcile(&self, doubts: impl IntoIterator<Item = Doubt>) {
+        self.doubts.add(doubts);
+    }
+
+    /// Transactions whose end is still to be found out.
+    pub fn unresolved(&self) -> usize {
+        self.doubts.unresolved()
     }
 
     /// A login for what the policy granted. The receipt is proof that the session is on record; the

@@ -11,9 +11,10 @@ use crate::audit::{Event, Facts, Journal, Record};
 use crate::credential::broker::Retire;
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::naming::LoginName;
-use crate::credential::server::Access;
+use crate::credential::server::{Access, Connection};
 use crate::domain::clock::Random;
 use crate::domain::ids::RoleName;
+use crate::domain::incarnation::Incarnations;
 use crate::domain::target::DatabaseName;
 
 /// Endings at one time: each takes a server connection of its own.
@@ -35,6 +36,7 @@ pub(super) struct World {
     pub(super) journal: Journal,
     pub(super) random: Arc<dyn Random>,
     pub(super) retire: Arc<dyn Retire>,
+    pub(super) incarnations: Incarnations,
     slots: Arc<Semaphore>,
 }
 
@@ -44,7 +46,7 @@ impl World {
         home: DatabaseName,
         journal: Journal,
         random: Arc<dyn Random>,
-        retire: Arc<dyn Retire>,
+        (retire, incarnations): (Arc<dyn Retire>, Incarnations),
     ) -> Self {
         Self {
             access,
@@ -52,12 +54,22 @@ impl World {
             journal,
             random,
             retire,
+            incarnations,
             slots: Arc::new(Semaphore::new(ENDINGS_MAX)),
         }
     }
 
     pub(super) fn access(&self) -> Arc<Access> {
         Arc::clone(&self.access.borrow())
+    }
+
+    /// Tells those who open connections which life of the server this is.
+    pub(super) async fn note_incarnation(&self, connection: &Connection) {
+        let told = connection.incarnation().await;
+        let told = told.inspect_err(|error| {
+            tracing::warn!(error = %chain(error), "cannot tell which life of the server this is");
+        });
+        self.incarnations.set(told.ok().flatten());
     }
 
     /// Records what was done already. A full disk must not keep a login alive, so this only warns; the

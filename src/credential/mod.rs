@@ -5,7 +5,8 @@
 //! login, `ending` how a login ends, `sweep` who ends what a dead replica left. `server` is what they
 //! ask of a database server, `postgres` and `sqlserver` how that is said to one. `naming` is pure.
 //! `roles` compares declared roles with a database at deploy time; `live` says what a broker lacks.
-//! `unminted` is for targets at which nothing is minted.
+//! `unminted` is for targets at which nothing is minted. `reconcile` asks what became of transactions
+//! whose end nobody has heard of.
 
 pub mod broker;
 pub mod doctor;
@@ -20,6 +21,7 @@ mod actor;
 mod books;
 mod ending;
 mod postgres;
+mod reconcile;
 mod server;
 mod sqlserver;
 mod sweep;

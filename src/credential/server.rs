@@ -19,6 +19,7 @@ use crate::credential::postgres::verifier;
 use crate::credential::sqlserver;
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
+use crate::domain::incarnation::Incarnation;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
@@ -222,6 +223,14 @@ impl Connection {
         match self {
             Self::Postgres(connection) => connection.time(from_now).await,
             Self::SqlServer(connection) => connection.time(from_now).await,
+        }
+    }
+
+    /// The life of the server that this connection is of; `None` where it cannot be told.
+    pub(super) async fn incarnation(&self) -> Result<Option<Incarnation>, BrokerError> {
+        match self {
+            Self::Postgres(connection) => connection.incarnation().await.map(Some),
+            Self::SqlServer(_) => Ok(None),
         }
     }
 

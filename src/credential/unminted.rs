@@ -20,6 +20,7 @@ use crate::credential::lease::{Lease, LeaseHold, LeaseId};
 use crate::credential::naming::LoginName;
 use crate::credential::server::{Access, Connection};
 use crate::domain::clock::Random;
+use crate::domain::incarnation::Incarnations;
 
 /// How often the connection is looked at.
 const TICK: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub(super) struct Unminted {
     updates: watch::Receiver<Arc<BrokerSettings>>,
     state: Arc<State>,
     random: Arc<dyn Random>,
+    incarnations: Incarnations,
     control: Handle,
     link: Option<Connection>,
     connecting: JoinSet<Result<Connection, BrokerError>>,
@@ -42,6 +44,7 @@ impl Unminted {
         updates: watch::Receiver<Arc<BrokerSettings>>,
         state: Arc<State>,
         random: Arc<dyn Random>,
+        incarnations: Incarnations,
         control: Handle,
     ) -> Self {
         let settings = Arc::clone(&updates.borrow());
@@ -50,6 +53,7 @@ impl Unminted {
             updates,
             state,
             random,
+            incarnations,
             control,
             link: None,
             connecting: JoinSet::new(),
@@ -139,11 +143,17 @@ impl Unminted {
     fn look(&mut self) {
         if self.link.as_ref().is_some_and(Connection::is_closed) {
             self.link = None;
+            self.incarnations.set(None);
             self.state.set(Err("the connection was closed".to_owned()));
         }
         if self.link.is_none() && self.connecting.is_empty() && Instant::now() >= self.retry {
             let (access, home) = (self.access(), self.settings.home());
-            self.connecting.spawn(async move { access.connect(&home).await });
+            let incarnations = self.incarnations.clone();
+            self.connecting.spawn(async move {
+                let connection = access.connect(&home).await?;
+                incarnations.set(connection.incarnation().await.ok().flatten());
+                Ok(connection)
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Ids that one transaction may carry; a batch of messages rarely exceeds a broker's fetch size.
 pub const CORRELATION_IDS_MAX: usize = 1_000;
@@ -11,7 +11,7 @@ pub const CORRELATION_IDS_MAX: usize = 1_000;
 pub const CORRELATION_ID_BYTES_MAX: usize = 256;
 
 /// Where an id was found, most specific first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CorrelationSource {
     /// `SET [LOCAL] gatepost.correlation_id = '…'`, or `sp_set_session_context N'correlation_id'`.

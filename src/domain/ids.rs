@@ -82,6 +82,19 @@ macro_rules! reference {
                 random.fill(&mut bytes);
                 Self(bytes)
             }
+
+            /// Reads what `Display` writes: how records that are read back refer to one.
+            pub fn read(text: &str) -> Option<Self> {
+                let digits = text.strip_prefix($prefix)?;
+                let mut bytes = [0; 10];
+                if !digits.is_ascii() || digits.len() != 2 * bytes.len() {
+                    return None;
+                }
+                for (at, byte) in bytes.iter_mut().enumerate() {
+                    *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+                }
+                Some(Self(bytes))
+            }
         }
 
         impl fmt::Display for $type {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::Doubt;
 use crate::audit::record::{Event, Facts, Record};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
@@ -76,7 +77,8 @@ impl Gate {
             correlation: correlation.as_ref(),
             facts: &facts,
         };
-        let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters);
+        let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters)
+            .of_incarnation(checkout.incarnation().cloned());
         let mut dialogue = front.dialogue(ledger, &checkout, &prelude, self.nonce());
         let Some((mut client, already_read)) = front.into_parts() else {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
@@ -138,10 +140,22 @@ impl Gate {
         let open = dialogue.abandon(self.shared.clock.now());
         let ended = dialogue.take_records();
         for record in ended.into_iter().chain(open) {
+            let doubt = Doubt::left_by(&record, self.shared.journal.epoch(), self.shared.clock.now());
             if let Err(error) = self.shared.journal.submit(record) {
                 let clock = self.shared.clock.as_ref();
                 notices.unrecorded(&error, "an open transaction could not be recorded", clock);
             }
+            if let Some(doubt) = doubt {
+                self.ask_after(doubt);
+            }
+        }
+    }
+
+    /// A commit whose reply was lost is asked after, with nobody waiting.
+    fn ask_after(&self, doubt: Doubt) {
+        let target = doubt.facts.target.as_ref();
+        if let Some(broker) = target.and_then(|target| self.shared.brokers.get(target)) {
+            broker.reconcile([doubt]);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::SessionId;
+use crate::domain::incarnation::Incarnation;
 use crate::session::counters::TargetCounters;
 use crate::sql::Kind;
 use crate::sql::correlation::{Reach, SetCorrelation};
@@ -37,6 +38,8 @@ struct Work {
     partial: bool,
     /// The session's own setting when the transaction began: a rollback returns to it.
     session_id_before: Option<Correlation>,
+    /// When the server last completed a statement of it.
+    heard: Option<SystemTime>,
 }
 
 /// All transactions of one session, one at a time.
@@ -56,6 +59,8 @@ pub(super) struct Ledger {
     /// The statements whose completion the server still owes, in order, with their arrival.
     running: VecDeque<(Kind, SystemTime)>,
     counters: Arc<TargetCounters>,
+    /// The life of the server that this session's connection is of, as far as anybody knew.
+    incarnation: Option<Incarnation>,
 }
 
 impl Ledger {
@@ -77,7 +82,13 @@ impl Ledger {
             closed: 0,
             running: VecDeque::new(),
             counters,
+            incarnation: None,
         }
+    }
+
+    /// The same, of a connection to a server in this life.
+    pub(super) fn of_incarnation(self, incarnation: Option<Incarnation>) -> Self {
+        Self { incarnation, ..self }
     }
 
     /// Transactions on record so far.
@@ -100,6 +111,7 @@ impl Ledger {
             announced: false,
             partial: false,
             session_id_before: session_id_before.clone(),
+            heard: None,
         })
     }
 
@@ -259,6 +271,9 @@ impl Ledger {
     pub(super) fn completed(&mut self, rows: Option<u64>, now: SystemTime) -> Option<Kind> {
         let kind = self.answered(now);
         let counts = kind.is_some_and(|kind| !kind.controls_transaction());
+        if let Some(work) = &mut self.work {
+            work.heard = Some(now);
+        }
         if let Some(work) = self.work.as_mut().filter(|_| counts)
             && let Some(statement) = work.statements.get_mut(work.unanswered)
         {
@@ -316,7 +331,7 @@ impl Ledger {
     pub(super) fn intent(&mut self) -> Option<Record> {
         let correlation = self.correlation();
         let work = self.work.as_ref()?;
-        let event = Event::TransactionIntent(Box::new(transaction(work, self.backend)));
+        let event = Event::TransactionIntent(Box::new(self.transaction(work)));
         Some(Record {
             facts: self.facts.clone(),
             correlation,
@@ -343,7 +358,7 @@ impl Ledger {
             None | Some(_) => Scope::Complete,
         };
         let duration = now.duration_since(work.began).unwrap_or_default();
-        let transaction = Box::new(transaction(&work, self.backend));
+        let transaction = Box::new(self.transaction(&work));
         let event = Event::TransactionOutcome {
             transaction,
             scope,
@@ -355,6 +370,19 @@ impl Ledger {
             correlation,
             event,
         })
+    }
+
+    fn transaction(&self, work: &Work) -> Transaction {
+        Transaction {
+            number: work.number,
+            id: work.id,
+            statements: work.statements.clone(),
+            statements_omitted: work.omitted,
+            began: work.began,
+            backend: self.backend,
+            incarnation: self.incarnation.clone(),
+            heard: work.heard,
+        }
     }
 
     /// All ids that the current transaction carries, most specific source first; one of our own
@@ -379,17 +407,6 @@ impl Ledger {
             ids.extend(Correlation::new(&own, CorrelationSource::Generated));
         }
         ids
-    }
-}
-
-fn transaction(work: &Work, backend: i32) -> Transaction {
-    Transaction {
-        number: work.number,
-        id: work.id,
-        statements: work.statements.clone(),
-        statements_omitted: work.omitted,
-        began: work.began,
-        backend,
     }
 }
 

@@ -11,6 +11,7 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::unconstrained;
 
+use crate::domain::Incarnation;
 use crate::tls::Stream;
 use crate::upstream::book::{Loan, Number, PoolKey};
 use crate::upstream::budget::Slot;
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     server: Server,
     habits: Option<Habits>,
+    /// The life that the server was known to be in before this was opened.
+    incarnation: Option<Incarnation>,
     /// How often the stream was given out: a slate made before the last time is void.
     touches: u64,
     slot: Slot,
@@ -130,6 +133,11 @@ impl Checkout {
 
     pub const fn note_habits(&mut self, habits: Habits) {
         self.connection.habits = Some(habits);
+    }
+
+    /// The life of the server that this connection is of, or an earlier one. `None`: nobody knew.
+    pub const fn incarnation(&self) -> Option<&Incarnation> {
+        self.connection.incarnation.as_ref()
     }
 
     /// Is this the first loan of a connection that was opened just now?
@@ -227,11 +235,12 @@ impl Checkout {
 }
 
 impl Connection {
-    pub(super) fn new(dialed: Dialed, slot: Slot) -> Self {
+    pub(super) fn new(dialed: Dialed, slot: Slot, incarnation: Option<Incarnation>) -> Self {
         Self {
             stream: dialed.stream,
             server: dialed.server,
             habits: None,
+            incarnation,
             touches: 0,
             slot,
         }

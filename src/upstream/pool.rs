@@ -317,6 +317,7 @@ impl Pool {
         slot: Slot,
         password: &Password,
     ) -> Result<Checkout, CheckoutError> {
+        let incarnation = self.route.incarnation();
         let dialed = dial(
             &self.route.current(),
             &key,
@@ -328,7 +329,8 @@ impl Pool {
         self.measures().opened_one();
         let ends = Instant::now() + self.lifetime();
         let number = self.book.borrow_mut().open(Rc::clone(&key), ends);
-        Ok(Checkout::first(self, number, key, Connection::new(dialed, slot)))
+        let connection = Connection::new(dialed, slot, incarnation);
+        Ok(Checkout::first(self, number, key, connection))
     }
 
     fn lifetime(&self) -> Duration {

@@ -9,6 +9,9 @@ CREATE TABLE public.inbox (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Lets the broker find out what became of a commit whose reply was lost in a crash.
+GRANT pg_read_all_stats TO gatepost_broker;
+
 -- Lets `gatepost check --live` see whether the fence in pg_hba.conf stands.
 GRANT SELECT ON pg_catalog.pg_hba_file_rules TO gatepost_broker;
 

@@ -203,6 +203,7 @@ impl Actor {
 
     async fn up(&mut self, connection: Connection) {
         self.compare_clocks(&connection).await;
+        self.world.note_incarnation(&connection).await;
         self.link = Link::Up(connection);
         self.locked = false;
         self.connected = Instant::now();
@@ -212,6 +213,7 @@ impl Actor {
     }
 
     pub(super) fn lost(&mut self, why: &str) {
+        self.world.incarnations.set(None);
         self.locked = false;
         self.state.set(Err(why.to_owned()));
         self.link = Link::Down {

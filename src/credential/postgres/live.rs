@@ -95,6 +95,7 @@ pub(in crate::credential) async fn surroundings(
         ));
     }
     findings.extend(fence(connection, &roles).await?);
+    findings.extend(connection.unseen().await?);
     Ok(findings)
 }
 

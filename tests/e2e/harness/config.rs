@@ -157,6 +157,8 @@ admin:
 /// The tables behind the policy, pgbench's own among them, and the broker; for single-user mode.
 pub(crate) const SERVER: &str = "CREATE ROLE gatepost_broker LOGIN CREATEROLE PASSWORD 'broker secret';
 
+GRANT pg_read_all_stats TO gatepost_broker;
+
 CREATE DATABASE orders;
 
 REVOKE ALL ON DATABASE orders FROM PUBLIC;

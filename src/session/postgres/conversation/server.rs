@@ -350,7 +350,8 @@ impl Conversation {
         self.ledger.failed(now);
         self.group.failed = true;
         self.group.ending = false;
-        self.group.commit_sent = false;
+        // Nothing follows a fatal error, and it may have come behind the commit.
+        self.group.commit_sent &= fatal;
         match self.phase {
             Phase::Asking(then) => self.proceed(then, to_server),
             Phase::ConvertedCopy => self.proceed(Then::Sync, to_server),
