@@ -32,7 +32,7 @@ use crate::ingress::{Client, Drain, ThreadIndex, World};
 use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
 use crate::session::snapshot::Snapshots;
-use crate::session::{self, Counters, Door, Gate, WrongKeys};
+use crate::session::{self, Counters, Door, Gate, OutcomeDesk, WrongKeys};
 use crate::sql::fingerprint;
 use crate::tls::{ClientTls, SystemRandom};
 use crate::upstream::dial::TargetAddress;
@@ -202,7 +202,7 @@ fn world_factory(
     snapshots: Snapshots,
 ) -> impl FnOnce(ThreadIndex) -> io::Result<ThreadWorld> + Clone + Send + 'static {
     let targets = &built.settings.targets;
-    let of_sessions = Arc::new(session_shared(shared, snapshots));
+    let of_sessions = Arc::new(session_shared(shared, built, snapshots));
     let settings: Vec<_> = targets
         .iter()
         .map(|target| (target.name.clone(), pool_settings(target)))
@@ -230,7 +230,7 @@ fn pool_settings(target: &Target) -> PoolSettings {
     }
 }
 
-fn session_shared(shared: &Arc<Shared>, snapshots: Snapshots) -> session::Shared {
+fn session_shared(shared: &Arc<Shared>, built: &Built, snapshots: Snapshots) -> session::Shared {
     let (stop, stopping) = watch::channel(false);
     let (mut drain, registry) = (shared.drain.signal(), shared.registry.clone());
     tokio::spawn(async move {
@@ -250,6 +250,7 @@ fn session_shared(shared: &Arc<Shared>, snapshots: Snapshots) -> session::Shared
         random: Arc::clone(&shared.random),
         stopping,
         counters: Arc::clone(&shared.counters),
+        outcomes: OutcomeDesk::new(built.settings.audit.directory.clone()),
     }
 }
 

@@ -3,8 +3,10 @@
 //! `record` says what can be recorded, `line` how it looks as JSON, `chain` how lines hold together
 //! (pure), `key` who signs. `journal` is the door for everyone else, `writer` the thread behind it,
 //! `segment` its files, `reserve` the disk set aside for work under way. `verify` and `show` read what is there; they need no running gatepost.
-//! `reading` reads lines about transactions back, for `doubt`: what a dead process has left open.
+//! `reading` reads lines about transactions back, for `doubt` (what a dead process has left open) and
+//! `attempts` (what became of a message).
 
+pub mod attempts;
 pub mod chain;
 pub mod doubt;
 pub mod journal;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome};
+use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome, Scope};
 use crate::audit::verify::segments;
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::{ProviderName, RoleName, SessionId, TicketId};
@@ -48,6 +48,8 @@ pub(super) struct Told {
     pub(super) id: Option<u64>,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) said: Said,
+    /// It wrote nothing.
+    pub(super) is_read_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +98,7 @@ struct Detail {
     evidence: Option<Evidence>,
     why: Option<Doubtful>,
     incarnation: Option<String>,
+    scope: Option<Scope>,
 }
 
 /// The newest segments of a journal, oldest first.
@@ -148,6 +151,7 @@ pub(super) fn told(line: &[u8]) -> Option<Told> {
         id: detail.id,
         incarnation: detail.incarnation.and_then(|text| text.parse().ok()),
         said,
+        is_read_only: detail.scope == Some(Scope::ReadOnly),
     })
 }
 

@@ -93,6 +93,8 @@ impl Gate {
             standing: &mut standing,
             terms,
             grace,
+            desk: &self.shared.outcomes,
+            facts: &facts,
         };
         let mut relay = Relay::new(&mut client, &mut checkout, surroundings, &already_read);
         let ending = relay.run(&mut dialogue).await;

@@ -2,6 +2,7 @@
 //! by message. Pure: bytes come in lanes, decisions go back into them, and what must be on disk
 //! first is handed out as a `Demand`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::Record;
@@ -32,6 +33,9 @@ pub(super) enum Demand {
     Intent(Record),
     /// Answered by [`Dialogue::outcome_written`].
     Outcome(Record),
+    /// Not a record but a look at those that are there: the client asks what became of a correlation id.
+    /// Answered by [`Dialogue::outcomes_found`].
+    Outcomes(Arc<str>),
 }
 
 /// The kind of refusal that keeps a client's work from going on, in a session that itself goes on.
@@ -91,6 +95,9 @@ pub(super) trait Dialogue {
 
     /// The outcome is on disk; what was held for it may go on.
     fn outcome_written(&mut self);
+
+    /// What became of the correlation id that was asked for.
+    fn outcomes_found(&mut self, _answer: &str, _to_server: &mut Lane) {}
 
     /// Records to submit without waiting.
     fn take_records(&mut self) -> Vec<Record>;

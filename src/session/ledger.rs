@@ -445,6 +445,7 @@ mod tests {
 
     fn set(value: &str, reach: Reach) -> SetCorrelation {
         SetCorrelation {
+            setting: crate::sql::correlation::Setting::CorrelationId,
             reach,
             parameter: None,
             value: Correlation::new(value, CorrelationSource::Set),

@@ -17,6 +17,7 @@ mod front;
 mod lane;
 mod ledger;
 mod notices;
+mod outcomes;
 mod postgres;
 mod prelude;
 mod presented;
@@ -58,6 +59,7 @@ use directory::{Destination, Directory};
 pub use door::{Door, Listeners};
 use front::{Front, Opening, Presented, WelcomePermit};
 use notices::{Notices, chain};
+pub use outcomes::OutcomeDesk;
 use prelude::{Prelude, PreludeError};
 use registry::{CancelDesk, Registry, Seat};
 use roster::Place;
@@ -78,6 +80,7 @@ pub struct Shared {
     /// Turns true when gatepost shuts down; the registry's bell says when to look.
     pub stopping: watch::Receiver<bool>,
     pub counters: Arc<Counters>,
+    pub outcomes: OutcomeDesk,
 }
 
 /// Where clients of one data-path thread come in.

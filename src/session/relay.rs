@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::io::poll_read_buf;
 
 use crate::audit::journal::Journal;
-use crate::audit::record::Record;
+use crate::audit::record::{Facts, Record};
 use crate::domain::clock::Clock;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::policy::CorrelationRule;
@@ -23,6 +23,7 @@ use crate::session::alarms::{Alarm, Alarms};
 use crate::session::dialogue::{Cancelling, Demand, Dialogue, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::{BACKLOG_BYTES_MAX, Lane, READ_BYTES};
 use crate::session::notices::Notices;
+use crate::session::outcomes::OutcomeDesk;
 use crate::session::registry::CancelRequest;
 use crate::session::roster::Place;
 use crate::session::snapshot::{Notice, REVOKED_GRACE, Standing, Terms};
@@ -57,6 +58,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) terms: Terms,
     /// How long a commit that is under way is waited for when its client is gone.
     pub(super) grace: Duration,
+    /// Where the client's questions after outcomes are answered, and who asks.
+    pub(super) desk: &'a OutcomeDesk,
+    pub(super) facts: &'a Facts,
 }
 
 /// One session's relay.
@@ -297,6 +301,10 @@ impl<'a> Relay<'a> {
                     )));
                 }
             },
+            Demand::Outcomes(asked) => {
+                let found = self.around.desk.answer(&asked, self.around.facts).await;
+                dialogue.outcomes_found(&found, &mut self.to_server);
+            }
         }
         Some(None)
     }

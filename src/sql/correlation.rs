@@ -12,9 +12,30 @@ pub enum Reach {
     Transaction,
 }
 
-/// A `SET` or `RESET` of `gatepost.correlation_id`.
+/// Which of gatepost's settings is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Setting {
+    /// `gatepost.correlation_id`: what the work belongs to.
+    #[default]
+    CorrelationId,
+    /// `gatepost.outcome_of`: a question after what became of earlier work with this id.
+    OutcomeOf,
+}
+
+impl Setting {
+    fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"correlation_id" => Some(Self::CorrelationId),
+            b"outcome_of" => Some(Self::OutcomeOf),
+            _ => None,
+        }
+    }
+}
+
+/// A `SET` or `RESET` of `gatepost.correlation_id` or `gatepost.outcome_of`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetCorrelation {
+    pub setting: Setting,
     pub reach: Reach,
     /// `None` after `RESET`, `SET … TO DEFAULT`, or an empty value.
     pub value: Option<Correlation>,
@@ -28,6 +49,7 @@ impl SetCorrelation {
         let value = value.and_then(|value| std::str::from_utf8(value).ok());
         let value = value.and_then(|id| Correlation::new(id, CorrelationSource::Set));
         Self {
+            setting: self.setting,
             reach: self.reach,
             value,
             parameter: None,
@@ -50,9 +72,13 @@ pub(super) fn set(words: &[Token<'_>]) -> Option<SetCorrelation> {
     let [class, dot, name, rest @ ..] = words.get(at..)? else {
         return None;
     };
-    if !(class.names("gatepost") && dot.symbol(b'.') && name.names("correlation_id")) {
+    if !(class.names("gatepost") && dot.symbol(b'.')) {
         return None;
     }
+    let setting = ["correlation_id", "outcome_of"]
+        .into_iter()
+        .find(|known| name.names(known))?;
+    let setting = Setting::named(setting.as_bytes())?;
     let reach = if local { Reach::Transaction } else { Reach::Session };
     // Behind `=` or `TO`: a constant, a word, or a number.
     let value = rest
@@ -60,6 +86,7 @@ pub(super) fn set(words: &[Token<'_>]) -> Option<SetCorrelation> {
         .filter(|_| verb.is("set"))
         .filter(|token| !token.is("default"));
     Some(SetCorrelation {
+        setting,
         reach,
         value: value.and_then(constant),
         parameter: None,
@@ -73,13 +100,18 @@ fn set_config(words: &[Token<'_>]) -> Option<SetCorrelation> {
     let [open, name, _, value, _, local, ..] = words.get(at + 1..)? else {
         return None;
     };
-    let named = open.kind == TokenKind::Open && name.text_value()? == b"gatepost.correlation_id";
+    if open.kind != TokenKind::Open {
+        return None;
+    }
+    let name = name.text_value()?;
+    let setting = Setting::named(name.strip_prefix(b"gatepost.")?)?;
     let reach = if local.is("true") {
         Reach::Transaction
     } else {
         Reach::Session
     };
-    named.then(|| SetCorrelation {
+    Some(SetCorrelation {
+        setting,
         reach,
         value: constant(value),
         parameter: parameter(value),

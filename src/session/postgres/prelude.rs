@@ -131,7 +131,7 @@ fn shown(phrase: &[u8]) -> String {
 
 /// A string constant that reads the same whatever `standard_conforming_strings` and `client_encoding`
 /// say: in some encodings the last byte of a character and a backslash behind it are one character.
-fn literal(value: &str) -> String {
+pub(super) fn literal(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 3);
     text.push_str("E'");
     for c in value.chars().filter(|c| *c != '\0') {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::domain::correlation::{Correlation, CorrelationSource};
 use crate::domain::refusal::Reason;
 use crate::sql::Kind;
-use crate::sql::correlation::{Reach, SetCorrelation};
+use crate::sql::correlation::{Reach, SetCorrelation, Setting};
 use crate::sql::tsql::correlation::{Key, SetContext, Value as SetValue, key, parameter_place};
 use crate::sql::tsql::{Effect, Implicit, Name, PlanOnly, Reading, Step, procedures, read, read_inner};
 use crate::wire::tds::headers::{Activity, Headers};
@@ -305,6 +305,7 @@ impl Plan {
                 let value = call.parameter("@value", 1).and_then(|it| it.value.text());
                 let value = value.and_then(|id| Correlation::new(&id, CorrelationSource::Set));
                 self.sets.push(SetCorrelation {
+                    setting: Setting::CorrelationId,
                     reach: Reach::Session,
                     value,
                     parameter: None,

@@ -2,7 +2,7 @@
 //! `gatepost.correlation_id`. Ids in comments are read as everywhere ([`crate::sql::correlation`]).
 
 use crate::domain::correlation::{Correlation, CorrelationSource};
-use crate::sql::correlation::{Reach, SetCorrelation};
+use crate::sql::correlation::{Reach, SetCorrelation, Setting};
 use crate::sql::tsql::call::{Call, Callee};
 use crate::sql::tsql::lexer::{Lexer, Token, TokenKind, fold};
 
@@ -55,6 +55,7 @@ impl SetContext {
             Value::Variable(_) => value.and_then(|id| Correlation::new(id, CorrelationSource::Set)),
         };
         SetCorrelation {
+            setting: Setting::CorrelationId,
             reach: Reach::Session,
             value,
             parameter: None,

@@ -199,6 +199,18 @@ impl World {
         }
     }
 
+    /// The server stops at once, as in a power cut: what is not on disk is lost.
+    pub(crate) fn crash_server(&mut self) {
+        let mut server = self.server.take().unwrap();
+        signal("QUIT", &server.id().to_string());
+        wait_for("the end of the server", || server.ended().unwrap());
+    }
+
+    /// `kill -9` of one of the server's processes: the server recovers by itself.
+    pub(crate) fn crash_backend(&self, process: &str) {
+        signal("KILL", process);
+    }
+
     pub(crate) fn start_server(&mut self) {
         self.server = Some(self.runtime.block_on(self.cluster.start()).unwrap());
     }
@@ -229,6 +241,11 @@ impl World {
         let names = self.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'gp\\_%' ORDER BY 1");
         names.lines().map(str::to_owned).collect()
     }
+}
+
+fn signal(which: &str, process: &str) {
+    let sent = Command::new("kill").args(["-s", which, process]).status();
+    assert!(sent.unwrap().success(), "could not send {which} to {process}");
 }
 
 /// With the command that people use.

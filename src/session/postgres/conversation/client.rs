@@ -9,7 +9,7 @@ use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
 use crate::session::postgres::statements::Prepared;
 use crate::sql;
-use crate::sql::correlation::SetCorrelation;
+use crate::sql::correlation::{SetCorrelation, Setting};
 use crate::sql::{Kind, Reading};
 use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
 use crate::wire::pg::from_client::{self, Described, FromClient, tag};
@@ -40,6 +40,9 @@ impl Conversation {
     /// Judges what the client sent, as far as it may go on now.
     pub(super) fn hear_client(&mut self, to_server: &mut Lane, now: SystemTime) -> Result<Verdict, Fault> {
         loop {
+            if let Some(verdict) = self.question_due() {
+                return Ok(verdict);
+            }
             if !pass_on(&mut self.from_client, to_server) {
                 return Ok(Verdict::More { at_least: 1 });
             }
@@ -65,7 +68,12 @@ impl Conversation {
         match self.phase {
             Phase::Open => !self.turn.is_full(),
             Phase::AwaitingReady | Phase::ConvertedCopy => copy_data && self.turn.copying() == Copying::In,
-            Phase::Asking(_) | Phase::Writing(_) | Phase::Settling | Phase::HoldingReady => false,
+            Phase::Asking(_)
+            | Phase::Writing(_)
+            | Phase::Settling
+            | Phase::HoldingReady
+            | Phase::Looking
+            | Phase::Answering => false,
         }
     }
 
@@ -208,7 +216,14 @@ impl Conversation {
         self.note_statement(&statement.text, statement.kind, now);
         let in_block = self.expected == TransactionStatus::InBlock;
         for set in sets {
-            self.ledger.set_correlation(set, in_block, now);
+            self.note_set(set, in_block, now);
+        }
+    }
+
+    pub(super) fn note_set(&mut self, set: &SetCorrelation, in_block: bool, now: SystemTime) {
+        match set.setting {
+            Setting::CorrelationId => self.ledger.set_correlation(set, in_block, now),
+            Setting::OutcomeOf => self.question = set.value.as_ref().map(|asked| asked.id.clone()),
         }
     }
 

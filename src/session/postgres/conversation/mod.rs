@@ -17,12 +17,14 @@
 mod client;
 mod group;
 mod probe;
+mod question;
 mod script;
 mod server;
 mod simple;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::{Outcome, Record};
@@ -70,6 +72,10 @@ enum Phase {
     Settling,
     /// An outcome on its way to disk; the server's ReadyForQuery waits as well.
     HoldingReady,
+    /// A look through the journal for what the client asked.
+    Looking,
+    /// The group of ours that tells the client's session what was found.
+    Answering,
 }
 
 /// How the conversation goes on when what it waited for has come.
@@ -123,6 +129,8 @@ pub(in crate::session) struct Conversation {
     /// The answer to a Query of several statements that is under way.
     script: Option<Script>,
     cancelled: Cancelled,
+    /// The correlation id whose attempts the client asks for, once what asked it is over.
+    question: Option<Arc<str>>,
     /// Records that nobody waits for.
     records: Vec<Record>,
     /// The outcome of a transaction that ended in a group whose end waits for it.
@@ -158,6 +166,7 @@ impl Conversation {
             backslash_escapes: parameters.iter().any(is_off),
             script: None,
             cancelled: Cancelled::Not,
+            question: None,
             records: Vec::new(),
             held: None,
             scratch: Vec::new(),
@@ -249,7 +258,7 @@ impl Dialogue for Conversation {
                 self.turn.is_client_waiting()
             }
             Phase::Open => !self.turn.is_settled(),
-            Phase::Writing(_) | Phase::HoldingReady => false,
+            Phase::Writing(_) | Phase::HoldingReady | Phase::Looking | Phase::Answering => false,
         }
     }
 
@@ -315,6 +324,10 @@ impl Dialogue for Conversation {
 
     fn outcome_written(&mut self) {
         self.phase = Phase::AwaitingReady;
+    }
+
+    fn outcomes_found(&mut self, answer: &str, to_server: &mut Lane) {
+        self.put_answer(answer, to_server);
     }
 
     fn abandon(&mut self, now: SystemTime) -> Option<Record> {

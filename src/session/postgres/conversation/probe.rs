@@ -41,6 +41,11 @@ impl Probe {
         }
     }
 
+    /// A name beside it, for what a client is told in its session.
+    pub(super) fn answer_name(&self) -> Vec<u8> {
+        [self.name.as_slice(), b"_outcomes"].concat()
+    }
+
     /// Something ran that could have removed or replaced the statement.
     pub(super) const fn distrust(&mut self) {
         self.trusted = false;

@@ -93,7 +93,7 @@ impl Conversation {
                 self.pass(head, to_client, shown);
             }
             Owner::Ours | Owner::Poison => {
-                if head.tag == tag::PARSE_COMPLETE {
+                if head.tag == tag::PARSE_COMPLETE && self.phase != Phase::Answering {
                     self.probe.prepared();
                 }
                 self.pass(head, to_client, false);
@@ -349,6 +349,7 @@ impl Conversation {
         self.statements.failed();
         self.ledger.failed(now);
         self.group.failed = true;
+        self.question = None;
         self.group.ending = false;
         // Nothing follows a fatal error, and it may have come behind the commit.
         self.group.commit_sent &= fatal;
@@ -356,7 +357,12 @@ impl Conversation {
             Phase::Asking(then) => self.proceed(then, to_server),
             Phase::ConvertedCopy => self.proceed(Then::Sync, to_server),
             Phase::Settling => self.phase = Phase::Open,
-            Phase::Open | Phase::Writing(_) | Phase::AwaitingReady | Phase::HoldingReady => {}
+            Phase::Open
+            | Phase::Writing(_)
+            | Phase::AwaitingReady
+            | Phase::HoldingReady
+            | Phase::Looking
+            | Phase::Answering => {}
         }
         Ok(None)
     }

@@ -194,7 +194,7 @@ impl Conversation {
             self.note_statement(text, *kind, now);
         }
         for set in &reading.sets {
-            self.ledger.set_correlation(set, in_block, now);
+            self.note_set(set, in_block, now);
         }
     }
 

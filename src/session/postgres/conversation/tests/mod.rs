@@ -2,6 +2,7 @@
 //! in between. The replies are those that PostgreSQL gives.
 
 mod bulk;
+mod question;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,6 +37,8 @@ struct Story {
     journal_fails: bool,
     intents: Vec<Record>,
     outcomes: Vec<Record>,
+    /// Correlation ids that the client asked for.
+    asked: Vec<String>,
 }
 
 fn take(lane: &mut Lane) -> Vec<u8> {
@@ -69,6 +72,7 @@ impl Story {
             journal_fails: false,
             intents: vec![],
             outcomes: vec![],
+            asked: vec![],
         }
     }
 
@@ -105,6 +109,10 @@ impl Story {
             Verdict::Demand(Demand::Outcome(record)) => {
                 self.outcomes.push(record);
                 self.conversation.outcome_written();
+            }
+            Verdict::Demand(Demand::Outcomes(asked)) => {
+                self.asked.push(asked.to_string());
+                self.conversation.outcomes_found("{}", &mut self.to_server);
             }
             Verdict::More { .. } => return false,
             Verdict::Terminated => panic!("nobody said good-bye"),

@@ -222,6 +222,7 @@ impl Story {
                 self.outcomes.push(record);
                 self.conversation.outcome_written();
             }
+            Ok(Verdict::Demand(Demand::Outcomes(_))) => panic!("nobody asks that here"),
             Ok(Verdict::More { .. }) => return false,
             Ok(Verdict::Terminated) => panic!("nobody said good-bye"),
             Err(fault) => {
