@@ -207,9 +207,19 @@ pub fn broker_settings(
         tls: tls.rustls_config(),
         proven_server: tls.proven_server(),
         logins: target.logins,
+        marker: marker(settings, target),
         installation: settings.installation.clone(),
         replica: settings.replica.clone(),
     }
+}
+
+/// What transactions at this target are marked with in the server's WAL, if they are.
+pub fn marker(settings: &Settings, target: &settings::Target) -> Option<audit::MarkerKey> {
+    let key = target
+        .wal_marker
+        .then(|| audit::SigningKey::read(settings.audit.signing_key.expose()));
+    // A key that cannot be read has stopped the start.
+    Some(audit::MarkerKey::of(&key?.ok()?, &settings.installation))
 }
 
 /// What the broker needs to know besides, by the target's engine.

@@ -59,6 +59,7 @@ fn is_same(old: &Target, new: &Target) -> bool {
         && old.broker.managed_identity() == new.broker.managed_identity()
         && old.logins == new.logins
         && old.pool == new.pool
+        && old.wal_marker == new.wal_marker
         && old.contained == new.contained
         && old.tls.mode == new.tls.mode
 }

@@ -250,6 +250,12 @@ fn session_shared(shared: &Arc<Shared>, built: &Built, snapshots: Snapshots) -> 
         random: Arc::clone(&shared.random),
         stopping,
         counters: Arc::clone(&shared.counters),
+        markers: built
+            .settings
+            .targets
+            .iter()
+            .filter_map(|target| Some((target.name.clone(), build::marker(&built.settings, target)?)))
+            .collect(),
         outcomes: OutcomeDesk::new(built.settings.audit.directory.clone()),
     }
 }
@@ -340,7 +346,10 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
             control,
         );
         budgets.insert(target.name.clone(), budget);
-        routes.insert(target.name.clone(), Route::new(target_address(target, tls), broker.incarnations().clone()));
+        routes.insert(
+            target.name.clone(),
+            Route::new(target_address(target, tls), broker.incarnations().clone()),
+        );
         brokers.insert(target.name.clone(), broker);
     }
     let counters = Counters::new(settings.targets.iter().map(|target| target.name.clone()));

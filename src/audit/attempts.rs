@@ -260,11 +260,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                (
-                    Some(700),
-                    Some(Outcome::Aborted),
-                    Some(Evidence::SameIncarnation)
-                ),
+                (Some(700), Some(Outcome::Aborted), Some(Evidence::SameIncarnation)),
                 (Some(701), Some(Outcome::Committed), None)
             ]
         );

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::audit::marker::Lsn;
 use crate::audit::reading::{Key, Said, Told, newest, told};
 use crate::audit::record::{Event, Facts, Outcome, Record};
 use crate::audit::verify::lines_of;
@@ -35,6 +36,8 @@ pub struct Doubt {
     pub id: Option<u64>,
     /// The life of the server in which the id means this transaction.
     pub incarnation: Option<Incarnation>,
+    /// From here on the WAL holds its marker, if one was written.
+    pub marker: Option<Lsn>,
     /// When the server was heard last in this transaction.
     pub alive: SystemTime,
     /// What is on record of it besides its intent.
@@ -69,6 +72,7 @@ impl Doubt {
             number: transaction.number,
             id: transaction.id,
             incarnation: transaction.incarnation.clone(),
+            marker: transaction.marker,
             alive: transaction.heard.unwrap_or(now),
             previous: Some(Outcome::InDoubt),
         })
@@ -82,6 +86,7 @@ impl Doubt {
             number: told.key.number,
             id: told.id,
             incarnation: told.incarnation,
+            marker: told.marker,
             alive: told.at,
             previous: None,
         }

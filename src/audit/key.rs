@@ -33,7 +33,7 @@ pub enum KeyError {
     Generate,
 }
 
-/// The private key. Signs heads and nothing else.
+/// The private key. Signs heads, and no other text whose signature anybody sees.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     public: PublicKey,
@@ -51,6 +51,13 @@ impl SigningKey {
 
     pub const fn public(&self) -> &PublicKey {
         &self.public
+    }
+
+    /// A secret for another purpose, which `label` names. Ed25519 signs the same text the same way each
+    /// time, and only with the key; no head begins like a label.
+    pub(crate) fn derive(&self, label: &str) -> [u8; 32] {
+        let signature = self.pair.sign(label.as_bytes());
+        Hash::of(&[label.as_bytes(), signature.as_ref()]).bytes()
     }
 
     pub(crate) fn sign(&self, hash: &Hash) -> Signature {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::audit::chain::FORMAT;
+use crate::audit::marker::Lsn;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::TicketId;
@@ -166,6 +167,8 @@ pub(super) struct TransactionDetail<'a> {
     backend: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<&'a Incarnation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marker: Option<Lsn>,
     statements: Vec<StatementDetail<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     statements_omitted: u64,
@@ -276,6 +279,7 @@ impl<'a> Detail<'a> {
                 scope: Some(*scope),
                 outcome: Some(*outcome),
                 incarnation: None,
+                marker: None,
                 duration_us: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
                 ..TransactionDetail::of(transaction, fingerprints)
             }),
@@ -301,6 +305,7 @@ impl<'a> TransactionDetail<'a> {
             duration_us: None,
             backend: transaction.backend,
             incarnation: transaction.incarnation.as_ref(),
+            marker: transaction.marker,
             statements: statements.map(detail).collect(),
             statements_omitted: transaction.statements_omitted,
         }

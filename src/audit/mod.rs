@@ -1,7 +1,7 @@
 //! The audit journal: records, hash chain, verification, and the one writer thread.
 //!
 //! `record` says what can be recorded, `line` how it looks as JSON, `chain` how lines hold together
-//! (pure), `key` who signs. `journal` is the door for everyone else, `writer` the thread behind it,
+//! (pure), `key` who signs, `marker` what is written into a server's WAL. `journal` is the door for everyone else, `writer` the thread behind it,
 //! `segment` its files, `reserve` the disk set aside for work under way. `verify` and `show` read what is there; they need no running gatepost.
 //! `reading` reads lines about transactions back, for `doubt` (what a dead process has left open) and
 //! `attempts` (what became of a message).
@@ -11,6 +11,7 @@ pub mod chain;
 pub mod doubt;
 pub mod journal;
 pub mod key;
+pub mod marker;
 pub mod record;
 pub mod show;
 pub mod verify;
@@ -26,9 +27,10 @@ mod writer;
 pub use doubt::Doubt;
 pub use journal::{Durability, Journal, JournalError, JournalMeasures, Pending, Receipt, Settings};
 pub use key::{PublicKey, SigningKey};
+pub use marker::{Lsn, MarkerKey};
 pub use record::{
-    AdminCall, AdminResult, ClientFacts, Doubtful, Event, Evidence, Facts, IdentityFacts, Normalised, Outcome,
-    PolicyFacts, Reconciled, Record, Scope, Statement, Transaction,
+    AdminCall, AdminResult, ClientFacts, Doubtful, Event, Evidence, Facts, IdentityFacts, Normalised,
+    Outcome, PolicyFacts, Reconciled, Record, Scope, Statement, Transaction,
 };
 
 #[cfg(test)]

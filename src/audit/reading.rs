@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
+use crate::audit::marker::Lsn;
 use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome, Scope};
 use crate::audit::verify::segments;
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
@@ -47,6 +48,7 @@ pub(super) struct Told {
     pub(super) correlation: Vec<Correlation>,
     pub(super) id: Option<u64>,
     pub(super) incarnation: Option<Incarnation>,
+    pub(super) marker: Option<Lsn>,
     pub(super) said: Said,
     /// It wrote nothing.
     pub(super) is_read_only: bool,
@@ -98,6 +100,7 @@ struct Detail {
     evidence: Option<Evidence>,
     why: Option<Doubtful>,
     incarnation: Option<String>,
+    marker: Option<String>,
     scope: Option<Scope>,
 }
 
@@ -145,11 +148,10 @@ pub(super) fn told(line: &[u8]) -> Option<Told> {
         key,
         at: humantime::parse_rfc3339(&line.at).ok()?,
         facts,
-        correlation: ids
-            .map(|Id { id, source }| Correlation { id, source })
-            .collect(),
+        correlation: ids.map(|Id { id, source }| Correlation { id, source }).collect(),
         id: detail.id,
         incarnation: detail.incarnation.and_then(|text| text.parse().ok()),
+        marker: detail.marker.and_then(|text| text.parse().ok()),
         said,
         is_read_only: detail.scope == Some(Scope::ReadOnly),
     })

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::marker::Lsn;
 use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
-use crate::domain::incarnation::Incarnation;
 use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId, TicketId};
+use crate::domain::incarnation::Incarnation;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 /// What is known about a session so far. Shared by all of its records.
@@ -244,6 +245,8 @@ pub struct Transaction {
     pub backend: i32,
     /// The life of the server in which `id` means this transaction; in intents only.
     pub incarnation: Option<Incarnation>,
+    /// From here on the WAL holds the marker that gatepost wrote into it; in intents only.
+    pub marker: Option<Lsn>,
     /// When the server was last heard in this transaction: it was alive then. Never written.
     pub heard: Option<SystemTime>,
 }

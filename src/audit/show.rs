@@ -131,7 +131,11 @@ pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ShowError> {
         }
         if read.event == "transaction.reconciled" {
             let reconciled = serde_json::from_value(read.detail).map_err(|_| wrong())?;
-            let ReadReconciled { of_epoch, number, outcome } = reconciled;
+            let ReadReconciled {
+                of_epoch,
+                number,
+                outcome,
+            } = reconciled;
             if let Some(place) = places.get(&(of_epoch, read.session, number))
                 && let Some(row) = rows.get_mut(*place)
             {

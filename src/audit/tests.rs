@@ -64,6 +64,7 @@ fn opened(record: u64) -> Record {
 fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
     let transaction = Box::new(Transaction {
         incarnation: None,
+        marker: None,
         heard: None,
         number,
         id: outcome.map(|_| 742),

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::audit::{Doubt, Facts, Journal, Receipt};
+use crate::audit::{Doubt, Facts, Journal, MarkerKey, Receipt};
 use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
 use crate::credential::ending::World;
@@ -76,6 +76,8 @@ pub struct BrokerSettings {
     /// Of `tls`. Without it no token is shown.
     pub proven_server: Option<ProvenServer>,
     pub logins: Logins,
+    /// What transactions are marked with in the WAL, if they are.
+    pub marker: Option<MarkerKey>,
     pub installation: Installation,
     pub replica: ReplicaName,
 }
@@ -159,7 +161,7 @@ impl Broker {
         let state = Arc::new(State(state, Histogram::default()));
         let (access, accesses) = watch::channel(Arc::new(settings.access(control)));
         let (incarnations, doubts) = (Incarnations::default(), Arc::<Doubts>::default());
-        let target = settings.target.clone();
+        let (target, marker) = (settings.target.clone(), settings.marker.clone());
         let engine = settings.engine.engine();
         let (home, logins) = (settings.home(), settings.logins);
         let (settings, updates) = watch::channel(Arc::new(settings));
@@ -178,6 +180,7 @@ impl Broker {
             home: home.clone(),
             reach,
             doubts: Arc::clone(&doubts),
+            marker,
             journal: journal.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -373,6 +376,9 @@ pub async fn check_live(
     }
     let mut findings = connection.missing(roles).await?;
     findings.extend(connection.surroundings(roles, &settings.databases).await?);
+    if settings.marker.is_some() {
+        findings.extend(connection.marker_unseen().await?);
+    }
     Ok(findings)
 }
 

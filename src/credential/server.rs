@@ -19,8 +19,8 @@ use crate::credential::postgres::verifier;
 use crate::credential::sqlserver;
 use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
-use crate::domain::incarnation::Incarnation;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
+use crate::domain::incarnation::Incarnation;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
@@ -230,6 +230,14 @@ impl Connection {
     pub(super) async fn incarnation(&self) -> Result<Option<Incarnation>, BrokerError> {
         match self {
             Self::Postgres(connection) => connection.incarnation().await.map(Some),
+            Self::SqlServer(_) => Ok(None),
+        }
+    }
+
+    /// Why markers in the WAL could not be found again, if so.
+    pub(super) async fn marker_unseen(&self) -> Result<Option<Finding>, BrokerError> {
+        match self {
+            Self::Postgres(connection) => connection.marker_unseen().await,
             Self::SqlServer(_) => Ok(None),
         }
     }

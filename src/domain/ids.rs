@@ -83,6 +83,10 @@ macro_rules! reference {
                 Self(bytes)
             }
 
+            pub const fn bytes(&self) -> &[u8; 10] {
+                &self.0
+            }
+
             /// Reads what `Display` writes: how records that are read back refer to one.
             pub fn read(text: &str) -> Option<Self> {
                 let digits = text.strip_prefix($prefix)?;

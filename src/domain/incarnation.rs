@@ -121,10 +121,7 @@ mod tests {
 
     #[test]
     fn what_was_not_seen_is_never_the_same() {
-        let (seen, unseen) = (
-            Incarnation::new("1", 1, Some(5)),
-            Incarnation::new("1", 1, None),
-        );
+        let (seen, unseen) = (Incarnation::new("1", 1, Some(5)), Incarnation::new("1", 1, None));
         assert!(seen.is_same_as(&seen.clone()));
         assert!(!unseen.is_same_as(&unseen.clone()) && !unseen.is_same_as(&seen));
         assert!(unseen.is_of_same_system(&seen));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::audit::Doubt;
 use crate::audit::record::{Event, Facts, Record};
+use crate::audit::{Doubt, MarkerKey};
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::dialogue::Dialogue;
@@ -75,6 +75,7 @@ impl Gate {
             application,
             session,
             correlation: correlation.as_ref(),
+            marker: self.marker(&facts),
             facts: &facts,
         };
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters)
@@ -134,6 +135,11 @@ impl Gate {
         }
         self.close(checkout, closing, facts).await;
         drop(held);
+    }
+
+    pub(super) fn marker(&self, facts: &Facts) -> Option<&MarkerKey> {
+        let target = facts.target.as_ref()?;
+        self.shared.markers.get(target)
     }
 
     /// A transaction that was open when one side went, and those that had ended with nobody to take their

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::audit::Lsn;
 use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::SessionId;
@@ -40,6 +41,10 @@ struct Work {
     session_id_before: Option<Correlation>,
     /// When the server last completed a statement of it.
     heard: Option<SystemTime>,
+    /// From here on the WAL holds our marker.
+    marker: Option<Lsn>,
+    /// Has nothing run behind the marker?
+    is_marked: bool,
 }
 
 /// All transactions of one session, one at a time.
@@ -112,6 +117,8 @@ impl Ledger {
             partial: false,
             session_id_before: session_id_before.clone(),
             heard: None,
+            marker: None,
+            is_marked: false,
         })
     }
 
@@ -139,6 +146,7 @@ impl Ledger {
         if !kind.is_inert() {
             work.may_have_written = true;
             work.asked = false;
+            work.is_marked = false;
         }
         work.partial |= kind.may_commit_itself();
         if work.statements.len() < STATEMENTS_MAX {
@@ -225,6 +233,26 @@ impl Ledger {
             work.id = id.or(work.id);
             work.asked = true;
         }
+    }
+
+    /// Our marker was written into the transaction.
+    pub(super) fn marked(&mut self, from: Lsn) {
+        if let Some(work) = &mut self.work {
+            work.marker = Some(from);
+            work.is_marked = true;
+        }
+    }
+
+    /// Is there something to mark that is not marked? Not when the probe has said that nothing was written.
+    pub(super) fn wants_marker(&self) -> bool {
+        let unmarked =
+            |work: &Work| work.may_have_written && !work.is_marked && (work.id.is_some() || !work.asked);
+        self.work.as_ref().is_some_and(unmarked)
+    }
+
+    /// The number of the transaction at hand.
+    pub(super) const fn number(&self) -> u64 {
+        self.closed + 1
     }
 
     /// What follows may commit before its id is known: its intent is due.
@@ -381,6 +409,7 @@ impl Ledger {
             began: work.began,
             backend: self.backend,
             incarnation: self.incarnation.clone(),
+            marker: work.marker,
             heard: work.heard,
         }
     }

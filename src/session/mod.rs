@@ -36,6 +36,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::audit::MarkerKey;
 use crate::audit::journal::{Journal, JournalError, Receipt};
 use crate::audit::record::{ClientFacts, Event, Facts, PolicyFacts, Record};
 use crate::credential::{Broker, LeaseHold};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub stopping: watch::Receiver<bool>,
     pub counters: Arc<Counters>,
     pub outcomes: OutcomeDesk,
+    /// What transactions are marked with, of the targets where they are.
+    pub markers: HashMap<TargetName, MarkerKey>,
 }
 
 /// Where clients of one data-path thread come in.
@@ -366,6 +369,7 @@ impl Gate {
             application: presented.application.as_deref(),
             session,
             correlation: presented.correlation.as_ref(),
+            marker: None,
             facts,
         };
         match F::prepare(&mut checkout, &prelude).await {

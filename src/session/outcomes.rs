@@ -236,12 +236,7 @@ mod tests {
                 "committed",
                 "same_incarnation",
             ),
-            (
-                Some(Outcome::InDoubt),
-                Some(Evidence::None),
-                "in_doubt",
-                "none",
-            ),
+            (Some(Outcome::InDoubt), Some(Evidence::None), "in_doubt", "none"),
             (Some(Outcome::InDoubt), None, "unresolved", "none"),
             (None, None, "unresolved", "none"),
         ];

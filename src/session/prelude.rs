@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::audit::MarkerKey;
 use crate::audit::record::Facts;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
@@ -18,6 +19,8 @@ pub(super) struct Prelude<'a> {
     pub(super) application: Option<&'a str>,
     pub(super) session: SessionId,
     pub(super) correlation: Option<&'a Correlation>,
+    /// What its transactions are marked with in the server's WAL, where they are.
+    pub(super) marker: Option<&'a MarkerKey>,
     /// Who it is, as far as the database is to know.
     pub(super) facts: &'a Facts,
 }

@@ -154,6 +154,7 @@ impl Bench {
 
     pub(crate) fn settings(&self, replica: &str) -> BrokerSettings {
         BrokerSettings {
+            marker: None,
             engine: EngineSettings::Postgres,
             target: "orders".into(),
             address: ("127.0.0.1".to_owned(), self.server.port),

@@ -293,6 +293,7 @@ impl Bench {
 
     pub(crate) fn settings(&self, replica: &str) -> BrokerSettings {
         BrokerSettings {
+            marker: None,
             engine: self.engine(),
             target: "orders".into(),
             address: (self.address.host.clone(), self.address.port),

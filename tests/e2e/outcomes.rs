@@ -52,7 +52,12 @@ fn its_own_attempts_are_told_and_nobody_else_s() {
     let of_other = ask(&world, &other, "m-1");
     let mut of_nobody = ask(&world, &other, "m-2");
     assert_eq!(of_other["known"], false, "{of_other}");
-    assert!(of_other["note"].as_str().unwrap().contains("not the same as not applied"));
+    assert!(
+        of_other["note"]
+            .as_str()
+            .unwrap()
+            .contains("not the same as not applied")
+    );
     of_nobody["correlation_id"] = "m-1".into();
     assert_eq!(of_other, of_nobody);
 
@@ -69,7 +74,9 @@ fn psycopg_asks_with_a_parameter() {
     let world = World::start();
     let consumer = world.consumer();
     let id = write(&world, &consumer, "m-1");
-    let told = world.python(&consumer, "psycopg3_outcomes.py", &["m-1", "m-\u{e9}"]).well();
+    let told = world
+        .python(&consumer, "psycopg3_outcomes.py", &["m-1", "m-\u{e9}"])
+        .well();
     let known = format!("m-1 True [[{id}, \"committed\"]]");
     let unknown = "m-\u{e9} False []";
     let expected = [known.as_str(), unknown, &known, unknown, "mine"];
@@ -96,7 +103,10 @@ fn tokio_postgres_asks_prepared_and_simple() {
         client.batch_execute(simple).await.unwrap();
         // In a block as well, before anything that takes a snapshot.
         client.batch_execute("BEGIN").await.unwrap();
-        client.batch_execute("SET gatepost.outcome_of TO 'm-1'").await.unwrap();
+        client
+            .batch_execute("SET gatepost.outcome_of TO 'm-1'")
+            .await
+            .unwrap();
         client
             .batch_execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
             .await
@@ -108,7 +118,10 @@ fn tokio_postgres_asks_prepared_and_simple() {
     });
     // The next client of the connection does not see it.
     let left = world
-        .psql(&consumer, "SELECT coalesce(current_setting('gatepost.outcomes', true), '')")
+        .psql(
+            &consumer,
+            "SELECT coalesce(current_setting('gatepost.outcomes', true), '')",
+        )
         .well();
     assert_eq!(left.trim(), "");
 }

@@ -59,7 +59,9 @@ fn commits(world: &World, customer: &str) -> Plain {
 }
 
 fn rows(world: &World, customer: &str) -> usize {
-    let count = world.sql(&format!("SELECT count(*) FROM orders WHERE customer = '{customer}'"));
+    let count = world.sql(&format!(
+        "SELECT count(*) FROM orders WHERE customer = '{customer}'"
+    ));
     count.parse().unwrap()
 }
 
@@ -171,8 +173,8 @@ fn the_time_of_the_commit_proves_it_after_a_crash() {
 /// The id of a transaction that was lost in a crash is given out again, and that one commits.
 #[test]
 fn a_number_that_was_given_out_again_is_not_mistaken() {
-    for timed in [false, true] {
-        let mut world = world();
+    for (timed, marked) in [(false, false), (true, false), (false, true)] {
+        let mut world = if marked { marking_world() } else { world() };
         if timed {
             world.sql("ALTER SYSTEM SET track_commit_timestamp = on");
             world.stop_server();
@@ -198,9 +200,7 @@ fn a_number_that_was_given_out_again_is_not_mistaken() {
         wait_for("the commit", || (rows(&world, "lost") == 1).then_some(()));
         world.crash_server();
         world.start_server();
-        let id = of_event(&world.records(), "transaction.intent")
-            .last()
-            .unwrap()["detail"]["id"]
+        let id = of_event(&world.records(), "transaction.intent").last().unwrap()["detail"]["id"]
             .as_u64()
             .unwrap();
         if rows(&world, "lost") > 0 {
@@ -209,9 +209,10 @@ fn a_number_that_was_given_out_again_is_not_mistaken() {
         }
         wait_for("the number", || {
             let given = world.sql(
-                "INSERT INTO inbox (message_id) VALUES (gen_random_uuid()::text) RETURNING pg_current_xact_id()",
+                "INSERT INTO inbox (message_id) VALUES (gen_random_uuid()::text) \
+                 RETURNING pg_current_xact_id(), pg_logical_emit_message(true, 'gatepost', 'forged')",
             );
-            let given: u64 = given.lines().next().unwrap().parse().unwrap();
+            let given: u64 = given.split(['|', '\n']).next().unwrap().parse().unwrap();
             (given >= id).then_some(())
         });
         world.serve();
@@ -221,6 +222,58 @@ fn a_number_that_was_given_out_again_is_not_mistaken() {
             assert_eq!(found["outcome"], "aborted", "{found}");
         }
     }
+}
+
+/// A world in which transactions are marked in the WAL, and the broker may read it.
+fn marking_world() -> World {
+    let mut world = World::with_plain_door();
+    world.config.credential = "password\n    wal_marker: true";
+    world.sql(
+        "CREATE EXTENSION pg_walinspect; \
+         GRANT EXECUTE ON FUNCTION pg_get_wal_records_info(pg_lsn, pg_lsn) TO gatepost_broker",
+    );
+    world.serve();
+    world
+}
+
+#[test]
+fn a_marker_proves_it_after_a_crash() {
+    let mut world = marking_world();
+    // Whoever writes the same prefix proves nothing, and disturbs nothing.
+    let forged = "SELECT pg_logical_emit_message(true, 'gatepost', 'forged')";
+    let mut client = world.plain(&world.consumer());
+    client.query("SET gatepost.correlation_id = 'marked'").well();
+    client.query("BEGIN").well();
+    client.query(forged).well();
+    client
+        .query("INSERT INTO orders (customer) VALUES ('marked')")
+        .well();
+    hold_commits(&world);
+    client.ask("COMMIT");
+    wait_for("a commit that waits", || held(&world).first().cloned());
+    world.crash_server();
+    world.start_server();
+    let found = verdict(&world, "marked");
+    assert_eq!(found["outcome"], "committed", "{found}");
+    assert_eq!(found["evidence"], "wal_marker", "{found}");
+    assert_eq!(rows(&world, "marked"), 1);
+
+    // A single statement, without a block; and the process that knew its own marker is gone.
+    release_commits(&world);
+    wait_for("the broker", || {
+        world.readiness().filter(|(status, _)| *status == 200)
+    });
+    let _client = commits(&world, "single");
+    world.kill_proxy();
+    world.crash_server();
+    world.start_server();
+    release_commits(&world);
+    world.serve();
+    let found = verdict(&world, "single");
+    assert_eq!(found["evidence"], "wal_marker", "{found}");
+    assert_eq!(rows(&world, "single"), 1);
+    world.stop_proxy();
+    world.verify_journal();
 }
 
 /// The server recovers by itself when one of its processes is killed; its start stays what it was.

@@ -242,12 +242,6 @@ impl Resolver<'_, '_, '_> {
         let mode = tls.as_ref().map(|tls| tls.mode);
         let broker = self.broker(written, engine, mode);
         let pool = self.pool(written.pool.as_ref());
-        if let Some(marker) = &written.wal_marker
-            && marker.value
-        {
-            let message = "wal_marker: true is refused: it is not enforced by this version of gatepost";
-            self.reader.mistake(marker.at, message);
-        }
         let databases = written.databases.get()?.value.iter().filter_map(|database| {
             let name = match database {
                 file::Database::Plain(name) => Some(name),
@@ -272,6 +266,7 @@ impl Resolver<'_, '_, '_> {
             broker,
             logins,
             pool: pool?,
+            wal_marker: written.wal_marker.as_ref().is_some_and(|marker| marker.value),
             contained: written.contained.as_ref().is_some_and(|it| it.value),
         })
     }

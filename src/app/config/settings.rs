@@ -87,6 +87,8 @@ pub struct Target {
     pub broker: BrokerCredential,
     pub logins: Logins,
     pub pool: Pool,
+    /// PostgreSQL: mark every transaction that writes in the server's WAL.
+    pub wal_marker: bool,
     /// SQL Server: logins are contained users.
     pub contained: bool,
 }

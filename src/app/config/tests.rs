@@ -145,11 +145,6 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     (
         "engine: postgres",
-        "engine: postgres\n    wal_marker: true",
-        "11:17: wal_marker: true is refused",
-    ),
-    (
-        "engine: postgres",
         "engine: postgres\n    pool: {mode: transaction}",
         "11:18: \"transaction\" is refused",
     ),

@@ -35,14 +35,18 @@ impl Connection {
     /// The life of the server that this connection is of.
     pub(in crate::credential) async fn incarnation(&self) -> Result<Incarnation, BrokerError> {
         let row = self.client().query_one(INCARNATION, &[]);
-        let row = self.limited("asking which life of the server this is", row).await?;
+        let row = self
+            .limited("asking which life of the server this is", row)
+            .await?;
         Ok(Incarnation::new(row.get(0), row.get(1), row.get(2)))
     }
 
     pub(in crate::credential) async fn witness(&self, clock: &dyn Clock) -> Result<Witness, BrokerError> {
         let asked = clock.now();
         let row = self.client().query_one(INCARNATION, &[]);
-        let row = self.limited("asking which life of the server this is", row).await?;
+        let row = self
+            .limited("asking which life of the server this is", row)
+            .await?;
         let answered = clock.now();
         let (epoch, next): (&str, &str) = (row.get(6), row.get(7));
         // `epoch:xid`, the two halves of a 64-bit id.
@@ -78,6 +82,7 @@ impl Connection {
             status: self.status(&id).await?,
             committed_at: None,
             prepared_as: None,
+            is_marked: false,
         };
         if testimony.status == Status::Committed && witness.keeps_commit_times {
             let what = "asking when a transaction was committed";
@@ -119,7 +124,8 @@ impl Connection {
             .await?;
         let user: String = rows.first().map(|row| row.get(0)).unwrap_or_default();
         Ok(Some(Finding {
-            missing: "pg_read_all_stats for the broker: a commit whose reply is lost stays in doubt".to_owned(),
+            missing: "pg_read_all_stats for the broker: a commit whose reply is lost stays in doubt"
+                .to_owned(),
             sql: format!("GRANT pg_read_all_stats TO {}", quote_name(&user)),
             kind: FindingKind::NotProven,
         }))

@@ -14,14 +14,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::audit::{Doubt, Doubtful, Event, Evidence, Journal, Outcome, Reconciled, Record};
+use crate::audit::{Doubt, Doubtful, Event, Evidence, Journal, MarkerKey, Outcome, Reconciled, Record};
 use crate::credential::ending::Backoff;
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::server::{Access, Connection};
 use crate::domain::clock::{Clock, Random};
 use crate::domain::target::{DatabaseName, TargetName};
 
-use verdict::{Verdict, judge};
+use verdict::{Status, Testimony, Verdict, Witness, judge};
 
 /// Doubts that wait at one time. A session has one at most, and a start brings what
 /// `audit::doubt` has room for; what is left off is found in the journal at the next start.
@@ -125,6 +125,7 @@ pub(in crate::credential) struct Reconciler {
     pub(in crate::credential) home: DatabaseName,
     pub(in crate::credential) reach: Reach,
     pub(in crate::credential) doubts: Arc<Doubts>,
+    pub(in crate::credential) marker: Option<MarkerKey>,
     pub(in crate::credential) journal: Journal,
     pub(in crate::credential) clock: Arc<dyn Clock>,
     pub(in crate::credential) random: Arc<dyn Random>,
@@ -193,7 +194,12 @@ impl Reconciler {
         while let Some(one) = due.as_slice().first() {
             let id = one.doubt.id.unwrap_or_default();
             // What fails here stays in line, the one at hand with the others.
-            let testimony = connection.testimony(id, &witness).await?;
+            let mut testimony = connection.testimony(id, &witness).await?;
+            if let Some(key) = &self.marker
+                && may_be_proven(&one.doubt, &witness, &testimony)
+            {
+                testimony.is_marked = connection.is_marked(&one.doubt, key).await?;
+            }
             trouble.over();
             let Some(one) = due.next() else { break };
             let verdict = judge(&one.doubt, id, &witness, &testimony);
@@ -271,6 +277,13 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// Would its marker in the WAL say more than the server does?
+fn may_be_proven(doubt: &Doubt, witness: &Witness, testimony: &Testimony) -> bool {
+    let same = doubt.incarnation.as_ref();
+    let same = same.is_some_and(|then| then.is_same_as(&witness.incarnation));
+    testimony.status == Status::Committed && !same && !witness.in_recovery
 }
 
 /// Nobody can be asked.

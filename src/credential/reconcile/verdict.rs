@@ -62,6 +62,8 @@ pub(in crate::credential) struct Testimony {
     pub(in crate::credential) committed_at: Option<i64>,
     /// The name under which it waits for its second phase.
     pub(in crate::credential) prepared_as: Option<String>,
+    /// Stands our marker in the WAL, and the commit of its transaction behind it?
+    pub(in crate::credential) is_marked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,9 @@ pub(in crate::credential) fn judge(
     witness: &Witness,
     testimony: &Testimony,
 ) -> Verdict {
+    if testimony.is_marked {
+        return Verdict::Final(Outcome::Committed, Evidence::WalMarker);
+    }
     let Some(then) = &doubt.incarnation else {
         return Verdict::InDoubt(Doubtful::ServerUnknown);
     };
@@ -163,10 +168,8 @@ impl Case<'_> {
         let of_this_life = recovered.at.saturating_add(1_000_000) > began;
         let seen = self.id < recovered.next_xid;
         let same_machine = self.then.is_on_same_timeline(&self.witness.incarnation);
-        (directly && of_this_life && seen && same_machine).then_some(Verdict::Final(
-            Outcome::Committed,
-            Evidence::ControlCheckpoint,
-        ))
+        (directly && of_this_life && seen && same_machine)
+            .then_some(Verdict::Final(Outcome::Committed, Evidence::ControlCheckpoint))
     }
 
     fn doubtful(&self) -> Doubtful {
@@ -204,6 +207,7 @@ mod tests {
             number: 1,
             id: Some(700),
             incarnation,
+            marker: None,
             alive: SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(ALIVE).unwrap()),
             previous: None,
         }
@@ -229,6 +233,7 @@ mod tests {
             status,
             committed_at: None,
             prepared_as: None,
+            is_marked: false,
         }
     }
 
@@ -293,6 +298,17 @@ mod tests {
     }
 
     #[test]
+    fn a_marker_proves_it_in_whatever_life() {
+        let marked = Testimony {
+            is_marked: true,
+            ..said(Status::Committed)
+        };
+        let proven = Verdict::Final(Outcome::Committed, Evidence::WalMarker);
+        assert_eq!(changed(&marked, &witness(life(LATER))), proven);
+        assert_eq!(judge(&doubt(None), 700, &witness(life(5)), &marked), proven);
+    }
+
+    #[test]
     fn the_time_of_the_commit_tells_the_transaction_from_another_with_its_id() {
         let committed = Verdict::Final(Outcome::Committed, Evidence::CommitTimestamp);
         let another = Verdict::Final(Outcome::Aborted, Evidence::CommitTimestamp);
@@ -305,7 +321,11 @@ mod tests {
             changed(&testimony, &witness(life(began)))
         };
         assert_eq!(at(ALIVE + 3_000, LATER), committed);
-        assert_eq!(at(ALIVE + 3_000, ALIVE - 9_000_000), committed, "after a promotion");
+        assert_eq!(
+            at(ALIVE + 3_000, ALIVE - 9_000_000),
+            committed,
+            "after a promotion"
+        );
         assert_eq!(at(LATER + 5, LATER), another);
         assert_eq!(
             at(LATER - 5, LATER),

@@ -272,7 +272,11 @@ impl Front for PostgresFront {
     ) -> Conversation {
         // A name that no client hits by accident.
         let probe = format!("gatepost_probe_{nonce:016x}");
-        Conversation::new(prelude.session, ledger, &probe, upstream.parameters())
+        Conversation::new(prelude.session, ledger, &probe, upstream.parameters()).marking(
+            prelude.marker.cloned(),
+            &probe,
+            nonce,
+        )
     }
 
     fn into_parts(self) -> Option<(Stream, BytesMut)> {

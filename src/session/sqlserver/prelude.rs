@@ -220,6 +220,7 @@ mod tests {
             source: CorrelationSource::ApplicationName,
         };
         let text = text(&Prelude {
+            marker: None,
             minted: true,
             application: None,
             session: SessionId::random(&Seven),

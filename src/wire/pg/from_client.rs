@@ -245,6 +245,22 @@ pub fn put_bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
     });
 }
 
+/// With one parameter in binary, all results in binary.
+pub fn put_bind_with(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], parameter: &[u8]) {
+    frame::put(out, tag::BIND, |body| {
+        frame::put_cstr(body, portal);
+        frame::put_cstr(body, statement);
+        body.extend_from_slice(&1_i16.to_be_bytes()); // parameter format codes
+        body.extend_from_slice(&FORMAT_BINARY.to_be_bytes());
+        body.extend_from_slice(&1_i16.to_be_bytes()); // parameters
+        let length = i32::try_from(parameter.len()).unwrap_or(i32::MAX);
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(parameter);
+        body.extend_from_slice(&1_i16.to_be_bytes()); // result format codes
+        body.extend_from_slice(&FORMAT_BINARY.to_be_bytes());
+    });
+}
+
 /// `max_rows` 0 means all.
 pub fn put_execute(out: &mut Vec<u8>, portal: &[u8], max_rows: i32) {
     frame::put(out, tag::EXECUTE, |body| {

@@ -232,7 +232,7 @@ impl Conversation {
         let ends_block = matches!(kind, Kind::Commit | Kind::PrepareTransaction);
         match self.expected {
             TransactionStatus::InBlock if first && (ends_block || kind == Kind::Unknown) => {
-                if self.ledger.wants_id() {
+                if self.ledger.wants_id() || self.wants_marker() {
                     self.ask(Portal::Named, lane, Then::Judge);
                     return Judged::On;
                 }
@@ -287,12 +287,10 @@ impl Conversation {
                 return Judged::On;
             }
             TransactionStatus::Idle if probe && self.group.hold_ready => {
-                self.probe
-                    .put(Portal::Unnamed, &mut self.scratch, lane, &mut self.turn);
+                self.put_probe(Portal::Unnamed, lane);
             }
             TransactionStatus::InBlock if probe && self.group.probe_at_sync => {
-                self.probe
-                    .put(Portal::Named, &mut self.scratch, lane, &mut self.turn);
+                self.put_probe(Portal::Named, lane);
             }
             TransactionStatus::Idle | TransactionStatus::InBlock | TransactionStatus::Failed => {}
         }
@@ -334,21 +332,6 @@ impl Conversation {
     }
 
     // ── what has to come first ─────────────────────────────────────────────────────────────────
-
-    /// Asks for the transaction id inside the client's group.
-    pub(super) fn ask(&mut self, portal: Portal, lane: &mut Lane, then: Then) {
-        self.probe.put(portal, &mut self.scratch, lane, &mut self.turn);
-        self.add(lane, from_client::put_flush);
-        self.phase = Phase::Asking(then);
-    }
-
-    /// Asks for the transaction id in a group of its own, behind a simple Query in a block.
-    pub(super) fn probe_group(&mut self, lane: &mut Lane) {
-        self.probe
-            .put(Portal::Named, &mut self.scratch, lane, &mut self.turn);
-        self.add(lane, from_client::put_sync);
-        self.turn.sent(Sent::Sync, Owner::Ours);
-    }
 
     pub(super) fn demand_intent(&mut self) -> Judged {
         match self.ledger.intent() {

@@ -16,6 +16,7 @@
 
 mod client;
 mod group;
+mod marking;
 mod probe;
 mod question;
 mod script;
@@ -42,6 +43,7 @@ use crate::wire::pg::from_server::TransactionStatus;
 use crate::wire::pg::turn::{Owner, Sent, Turn, TurnError};
 
 use group::Group;
+use marking::Marker;
 use probe::Probe;
 use script::Script;
 
@@ -111,6 +113,7 @@ pub(in crate::session) struct Conversation {
     statements: Statements,
     ledger: Ledger,
     probe: Probe,
+    marker: Option<Marker>,
     phase: Phase,
     /// The transaction status after all that was sent, if none of it fails.
     expected: TransactionStatus,
@@ -154,6 +157,7 @@ impl Conversation {
             statements: Statements::default(),
             ledger,
             probe: Probe::new(probe_name),
+            marker: None,
             phase: Phase::Open,
             expected: TransactionStatus::Idle,
             group: Group::default(),

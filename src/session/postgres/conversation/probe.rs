@@ -12,6 +12,12 @@ use crate::wire::pg::turn::{Owner, Sent, Turn};
 /// until the transaction has written.
 const TEXT: &[u8] = b"SELECT pg_catalog.pg_current_xact_id_if_assigned() /* gatepost */";
 
+/// The same, which besides writes our marker into the WAL as part of the transaction, if that has written
+/// anything. The place in the WAL is read before the marker is there.
+const MARKER_TEXT: &[u8] = b"SELECT q.x, CASE WHEN q.x IS NOT NULL THEN pg_catalog.pg_current_wal_insert_lsn() END, \
+    CASE WHEN q.x IS NOT NULL THEN pg_catalog.pg_logical_emit_message(true, 'gatepost', $1::pg_catalog.bytea) END \
+    FROM (SELECT pg_catalog.pg_current_xact_id_if_assigned() AS x OFFSET 0) AS q /* gatepost */";
+
 /// Which portal carries the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Portal {
@@ -25,6 +31,7 @@ pub(super) enum Portal {
 #[derive(Debug)]
 pub(super) struct Probe {
     name: Vec<u8>,
+    text: &'static [u8],
     /// Does the server hold our statement under our name, as far as anybody can tell?
     trusted: bool,
     /// The session may have made code of its own (a temporary function, say), and any later statement
@@ -36,8 +43,17 @@ impl Probe {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.as_bytes().to_vec(),
+            text: TEXT,
             trusted: false,
             always_anew: false,
+        }
+    }
+
+    /// The question that marks as well, for [`Self::put_with`].
+    pub(super) fn marking(name: &str) -> Self {
+        Self {
+            text: MARKER_TEXT,
+            ..Self::new(&format!("{name}_marker"))
         }
     }
 
@@ -65,19 +81,34 @@ impl Probe {
 
     /// Puts the probe behind what the client sent.
     pub(super) fn put(&self, portal: Portal, scratch: &mut Vec<u8>, lane: &mut Lane, turn: &mut Turn) {
+        self.put_with(portal, None, scratch, lane, turn);
+    }
+
+    /// The same with what its text asks for as a parameter.
+    pub(super) fn put_with(
+        &self,
+        portal: Portal,
+        parameter: Option<&[u8]>,
+        scratch: &mut Vec<u8>,
+        lane: &mut Lane,
+        turn: &mut Turn,
+    ) {
         scratch.clear();
         if !self.trusted {
             // Closing what does not exist is no error; preparing what exists would be.
             from_client::put_close(scratch, Described::Statement, &self.name);
             turn.sent(Sent::Close, Owner::Ours);
-            from_client::put_parse(scratch, &self.name, TEXT);
+            from_client::put_parse(scratch, &self.name, self.text);
             turn.sent(Sent::Parse, Owner::Ours);
         }
         let name: &[u8] = match portal {
             Portal::Unnamed => b"",
             Portal::Named => &self.name,
         };
-        from_client::put_bind(scratch, name, &self.name);
+        match parameter {
+            Some(parameter) => from_client::put_bind_with(scratch, name, &self.name, parameter),
+            None => from_client::put_bind(scratch, name, &self.name),
+        }
         turn.sent(Sent::Bind, Owner::Probe);
         from_client::put_execute(scratch, name, 0);
         turn.sent(Sent::Execute, Owner::Probe);
@@ -87,6 +118,15 @@ impl Probe {
         }
         lane.add(scratch);
     }
+}
+
+/// The place in the WAL in the second column of a marking probe's row.
+pub(super) fn place_in_row(body: &[u8]) -> Option<u64> {
+    let Ok(FromServer::DataRow(row)) = from_server::parse(from_server::tag::DATA_ROW, body) else {
+        return None;
+    };
+    let bytes: [u8; 8] = row.column(1)??.try_into().ok()?;
+    Some(u64::from_be_bytes(bytes))
 }
 
 /// The id in the probe's row: one binary `xid8`, or NULL.

@@ -94,7 +94,7 @@ impl Conversation {
             }
             Owner::Ours | Owner::Poison => {
                 if head.tag == tag::PARSE_COMPLETE && self.phase != Phase::Answering {
-                    self.probe.prepared();
+                    self.question_prepared();
                 }
                 self.pass(head, to_client, false);
             }
@@ -104,7 +104,7 @@ impl Conversation {
                         .unjudged()
                         .get(HEAD_BYTES..head.length)
                         .unwrap_or_default();
-                    self.ledger.learned(super::probe::id_in_row(body));
+                    self.question_answered(body);
                 }
                 self.pass(head, to_client, false);
                 let answered = head.tag == tag::COMMAND_COMPLETE && !self.turn.is_own_group();
@@ -326,7 +326,7 @@ impl Conversation {
         let cancelled = matches!(&parsed, FromServer::ErrorResponse(fields)
             if fields.get(b'C') == Some(sqlstate::QUERY_CANCELED.as_bytes()));
         if own_group && !fatal {
-            self.probe.distrust();
+            self.distrust_questions();
             if self.cancelled == Cancelled::ReadyWithheld {
                 // A cancel came too late for the client's statement, and the client hears of it now.
                 self.pass_error(head, cancelled, to_client);
@@ -343,7 +343,7 @@ impl Conversation {
             self.pass_error(head, cancelled && !fatal, to_client);
         }
         if matches!(owner, Owner::Probe | Owner::Ours) {
-            self.probe.distrust();
+            self.distrust_questions();
         }
         self.replied += 1;
         self.statements.failed();

@@ -87,8 +87,7 @@ impl Conversation {
             Route::IntentThenConvert => {
                 self.group.hold_ready = true;
                 self.convert(head, lane);
-                self.probe
-                    .put(Portal::Unnamed, &mut self.scratch, lane, &mut self.turn);
+                self.put_probe(Portal::Unnamed, lane);
                 self.proceed(Then::Sync, lane);
             }
             Route::IntentThenPlain => {
@@ -105,8 +104,8 @@ impl Conversation {
         if route == Route::IntentThenPlain {
             self.ledger.announce();
         }
-        if route == Route::Commit && self.ledger.wants_id() {
-            self.probe_group(lane);
+        if route == Route::Commit && (self.ledger.wants_id() || self.wants_marker()) {
+            self.last_question_group(lane);
             self.phase = Phase::Asking(Then::Judge);
             return Judged::On;
         }
@@ -201,10 +200,10 @@ impl Conversation {
     pub(super) fn note_statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
         self.ledger.statement(text, kind, now);
         if kind.may_make_code() {
-            self.probe.distrust_always();
+            self.distrust_questions_always();
         }
         if kind.may_touch_probe() {
-            self.probe.distrust();
+            self.distrust_questions();
             self.statements.distrust();
         }
     }

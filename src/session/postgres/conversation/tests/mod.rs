@@ -2,6 +2,7 @@
 //! in between. The replies are those that PostgreSQL gives.
 
 mod bulk;
+mod marking;
 mod question;
 
 use std::sync::Arc;
@@ -187,10 +188,12 @@ enum Reply {
     Id(Option<u64>),
     /// The row of a probe that was woven into a script.
     TextId(&'static str),
+    /// The row of a probe that marks as well: id and place in the WAL.
+    Marked(u64, u64),
     Error(&'static str),
     Ready(TransactionStatus),
 }
-use Reply::{Complete, Error, Id, Plain, Ready, TextId};
+use Reply::{Complete, Error, Id, Marked, Plain, Ready, TextId};
 use TransactionStatus::{Failed, Idle, InBlock};
 
 impl Reply {
@@ -209,6 +212,13 @@ impl Reply {
                 let length = u8::try_from(id.len()).unwrap();
                 out.extend_from_slice(&[b'D', 0, 0, 0, 10 + length, 0, 1, 0, 0, 0, length]);
                 out.extend_from_slice(id.as_bytes());
+            }
+            Marked(id, place) => {
+                out.extend_from_slice(&[b'D', 0, 0, 0, 42, 0, 3]);
+                for value in [id, place, place] {
+                    out.extend_from_slice(&[0, 0, 0, 8]);
+                    out.extend_from_slice(&value.to_be_bytes());
+                }
             }
             Error(sqlstate) => {
                 let mut body = b"VERROR\0C".to_vec();
