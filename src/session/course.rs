@@ -27,6 +27,15 @@ struct Closing {
 }
 
 impl Closing {
+    fn of(why: &'static str, refusal: Option<&Refusal>, dialogue: &impl Dialogue) -> Self {
+        Self {
+            why,
+            reason: refusal.map(Refusal::sentence),
+            transactions: dialogue.transactions(),
+            clean: dialogue.leaves_clean(),
+        }
+    }
+
     /// The client was gone when it was to be welcomed.
     const fn before_it_began() -> Self {
         Self {
@@ -103,12 +112,7 @@ impl Gate {
         self.abandon(&mut dialogue, &notices);
         let running = dialogue.is_running_client_statement();
         let (why, refusal) = self.why(ending, session, &notices);
-        let closing = Closing {
-            why,
-            reason: refusal.as_ref().map(Refusal::sentence),
-            transactions: dialogue.transactions(),
-            clean: dialogue.leaves_clean(),
-        };
+        let closing = Closing::of(why, refusal.as_ref(), &dialogue);
         let held = (place, lease, seats, desk, present);
         // A client that does not read must not keep what it no longer has a right to.
         let let_go = self.let_go(running, (checkout, closing), &facts, held);
@@ -137,7 +141,8 @@ impl Gate {
         drop(held);
     }
 
-    pub(super) fn marker(&self, facts: &Facts) -> Option<&MarkerKey> {
+    /// What this target's transactions are marked with, where they are.
+    fn marker(&self, facts: &Facts) -> Option<&MarkerKey> {
         let target = facts.target.as_ref()?;
         self.shared.markers.get(target)
     }
