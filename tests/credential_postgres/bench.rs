@@ -99,7 +99,9 @@ impl Bench {
     async fn on(server: Server) -> Self {
         let admin = server.admin("postgres").await;
         admin.batch_execute("CREATE DATABASE orders").await.unwrap();
-        let setup = format!("CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD 'broker''s secret'");
+        let setup = format!(
+            "CREATE ROLE {BROKER} LOGIN CREATEROLE PASSWORD 'broker''s secret'; GRANT pg_read_all_stats TO {BROKER}"
+        );
         admin.batch_execute(&setup).await.unwrap();
         let orders = server.admin("orders").await;
         let tables = "CREATE SCHEMA app; CREATE TABLE app.orders (id int); CREATE SEQUENCE app.ids; \

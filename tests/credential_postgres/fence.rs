@@ -243,6 +243,21 @@ async fn a_server_without_a_fence_is_told() {
 }
 
 #[tokio::test]
+async fn a_broker_that_may_not_see_the_server_s_lives_is_told() {
+    let bench = Bench::new().await;
+    let found = async || {
+        let settings = bench.settings("a");
+        let findings = check_live(&settings, &["writer".into()], &Handle::current()).await;
+        let mut findings = findings.unwrap();
+        findings.retain(|finding| finding.sql == "GRANT pg_read_all_stats TO \"gatepost_broker\"");
+        findings.len()
+    };
+    assert_eq!(found().await, 0);
+    bench.run("REVOKE pg_read_all_stats FROM gatepost_broker").await;
+    assert_eq!(found().await, 1);
+}
+
+#[tokio::test]
 async fn new_certificates_are_proved_like_a_new_password() {
     let certificates = Certificates::new();
     let hba = FENCED.replace(

@@ -187,8 +187,14 @@ impl Reconciler {
         let access = (self.reach)();
         let connection = match access.connect(&self.home).await? {
             Connection::Postgres(connection) => connection,
-            // What is asked after is PostgreSQL's.
-            Connection::SqlServer(_) => return Ok(()),
+            // The target was PostgreSQL's in the run that left this open.
+            Connection::SqlServer(_) => {
+                for one in due.by_ref() {
+                    let found = in_doubt(&one.doubt, Doubtful::EngineCannotTell);
+                    self.put_on_record(one, found, trouble).await;
+                }
+                return Ok(());
+            }
         };
         let witness = connection.witness(self.clock.as_ref()).await?;
         while let Some(one) = due.as_slice().first() {
