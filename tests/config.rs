@@ -67,7 +67,14 @@ fn example() -> Value {
             }
         },
         "policies": ["policies/"],
-        "audit": {"directory": "audit", "durability": "strict", "signing_key": {"file": "sign.key"}},
+        "audit": {
+            "directory": "audit",
+            "durability": "strict",
+            "signing_key": {"file": "sign.key"},
+            "previous_signing_key": {"env": "OLD_KEY"},
+            "heads": {"file": "/mnt/other/heads", "log": true},
+            "retention": {"compress_after": "7d", "keep": "400d"}
+        },
         "threads": 2,
         "log": {"format": "json", "level": "info"},
         "session": {"expiry_grace": "30s"},

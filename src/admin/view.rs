@@ -78,6 +78,8 @@ pub struct PolicyView {
 pub struct Reloaded {
     pub epoch: u64,
     pub policy_version: Arc<str>,
+    /// The id of the key that signs the journal.
+    pub signing_key: String,
     /// `policies`, `tls`, `identity_providers` …; empty when nothing had changed.
     pub changed: Vec<String>,
 }

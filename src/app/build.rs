@@ -57,6 +57,11 @@ pub fn build(config: &Path, environment: &Environment<'_>, now: SystemTime) -> R
     if let Err(error) = audit::SigningKey::read(settings.audit.signing_key.expose()) {
         mistakes.push(about("audit.signing_key", &error));
     }
+    if let Some(previous) = &settings.audit.previous_signing_key
+        && let Err(error) = audit::SigningKey::read(previous.expose())
+    {
+        mistakes.push(about("audit.previous_signing_key", &error));
+    }
     let client_tls: Option<Vec<_>> = client_tls.into_iter().collect();
     match (loaded, server_tls, client_tls, providers, passwords) {
         (Some(loaded), Some(server_tls), Some(client_tls), Some(providers), Some(passwords))
@@ -337,8 +342,11 @@ pub fn journal_settings(settings: &Settings) -> audit::Settings {
         directory: settings.audit.directory.clone(),
         durability,
         signing_key: settings.audit.signing_key.clone(),
+        previous_key: settings.audit.previous_signing_key.clone(),
         installation: settings.installation.clone(),
         replica: settings.replica.clone(),
         segment_bytes: SEGMENT_BYTES,
+        heads: settings.audit.heads.clone(),
+        retention: settings.audit.retention,
     }
 }

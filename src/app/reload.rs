@@ -15,7 +15,7 @@ use crate::app::frozen::frozen;
 use crate::app::revoked::{REVOCATIONS_MAX, RevocationFile};
 use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
-use crate::audit::{Event, Facts, JournalError, Record};
+use crate::audit::{Event, Facts, JournalError, Record, SigningKey};
 use crate::domain::{Mistake, Password, Revocation, Revocations};
 use crate::session::door::{ListenerSettings, Listeners, SqlServerListener, TokenService};
 use crate::session::snapshot::Snapshot;
@@ -142,6 +142,16 @@ impl Reloader {
         let rules = new.policy.rule_count();
         // On record before anybody is judged by it.
         let recorded = Record::new(Arc::new(facts), Event::PolicyLoaded { rules });
+        let signing_key = SigningKey::read(new.settings.audit.signing_key.expose());
+        // It was read with the configuration, which would have been refused.
+        let signing_key = signing_key.map_err(|error| vec![Mistake::general(error.to_string())])?;
+        let key_id = signing_key.public().id().to_owned();
+        // The key first: if the rest cannot be recorded, the next attempt finds it in use.
+        self.shared
+            .journal
+            .rotate(signing_key)
+            .await
+            .map_err(unrecorded)?;
         self.shared.journal.append(recorded).await.map_err(unrecorded)?;
         self.renew_targets(&old, &new);
         if changed.iter().any(|what| what == "tls") {
@@ -162,6 +172,7 @@ impl Reloader {
         Ok(Reloaded {
             epoch,
             policy_version: version,
+            signing_key: key_id,
             changed,
         })
     }
@@ -307,6 +318,10 @@ fn changes(old: &Built, new: &Built) -> Vec<String> {
         "session".to_owned(),
     );
     note(old.settings.tickets != new.settings.tickets, "tickets".to_owned());
+    note(
+        old.settings.audit.signing_key.expose() != new.settings.audit.signing_key.expose(),
+        "audit.signing_key".to_owned(),
+    );
     let targets = old.settings.targets.iter().zip(&new.settings.targets);
     for ((before, after), (tls_before, tls)) in targets.zip(old.client_tls.iter().zip(&new.client_tls)) {
         let password = before.broker != after.broker;

@@ -230,6 +230,14 @@ impl Watched {
             "Audit records that wait for the disk.",
         )
         .sample(&[], number(measures.waiting));
+        let mut heads = page.family(
+            "gatepost_audit_heads_total",
+            Kind::Counter,
+            "Heads of the journal written to their second place.",
+        );
+        for (result, count) in [("kept", measures.heads_kept), ("failed", measures.heads_failed)] {
+            heads.sample(&[("result", result)], count);
+        }
         if let Some(free) = process::free_bytes(&self.reloader.built().settings.audit.directory) {
             page.family(
                 "gatepost_audit_disk_free_bytes",

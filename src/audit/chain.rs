@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use aws_lc_rs::digest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::audit::key::{SIGNATURE_BYTES, Signature};
 
@@ -49,11 +49,26 @@ impl Hash {
     pub fn read(text: &str) -> Option<Self> {
         unhex(text.as_bytes()).map(Self)
     }
+
+    pub(crate) const fn bytes(&self) -> &[u8; HASH_BYTES] {
+        &self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn from_bytes(bytes: [u8; HASH_BYTES]) -> Self {
+        Self(bytes)
+    }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -192,6 +207,11 @@ impl<'a> Line<'a> {
             hash: self.hash,
         }
     }
+}
+
+/// Reads the signature that a line of kept heads spells.
+pub(crate) fn read_signature(digits: &str) -> Option<Signature> {
+    unhex(digits.as_bytes()).map(Signature)
 }
 
 /// Splits `…","signature":"<hex>"}` into `…` and the signature; a line without one loses its `"}`.

@@ -3,19 +3,22 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::audit::heads::{Counts, SecondPlace};
 use crate::audit::key::{KeyError, SigningKey};
 use crate::audit::record::{Event, Normalised, Record};
 use crate::audit::reserve::Room;
+use crate::audit::retention::{self, Retention};
 use crate::audit::segment::{Directory, Files};
 use crate::audit::strangers::Strangers;
 use crate::audit::verify::Broken;
-use crate::audit::writer::{self, Tuning};
+use crate::audit::writer::{self, Signers, Tuning};
 use crate::domain::clock::Clock;
 use crate::domain::ids::{Installation, ReplicaName, SessionId};
 use crate::domain::measure::{Histogram, Reading};
@@ -47,8 +50,14 @@ pub struct Settings {
     pub signing_key: Secret<Vec<u8>>,
     pub installation: Installation,
     pub replica: ReplicaName,
+    /// The key that was used before, at the start with another one: it signs that it is replaced.
+    pub previous_key: Option<Secret<Vec<u8>>>,
     /// A new segment file begins when the current one has reached this size.
     pub segment_bytes: u64,
+    /// Where heads are kept besides.
+    pub heads: SecondPlace,
+    /// What becomes of old segments.
+    pub retention: Retention,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,8 +72,16 @@ pub enum JournalError {
     Locked { directory: PathBuf },
     #[error("the signing key cannot be used")]
     Key(#[from] KeyError),
-    #[error("the audit directory {} was written with another signing key", directory.display())]
-    OtherKey { directory: PathBuf },
+    #[error(
+        "the audit directory {} was last written with the signing key {id}, whose public key is not there",
+        directory.display()
+    )]
+    OtherKey { directory: PathBuf, id: String },
+    #[error(
+        "the signing key {id} was replaced before, and is not used again; make a new one, or give the one in use as \
+         the previous key"
+    )]
+    RetiredKey { id: String },
     #[error("the journal is broken, run \"gatepost audit verify\": {0}")]
     Broken(Arc<Broken>),
     #[error("the audit journal cannot be written")]
@@ -112,6 +129,7 @@ impl Drop for Inner {
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     pub(super) wake: Condvar,
+    pub(super) heads: Arc<Counts>,
     /// From queueing a record that somebody waits for to its receipt, or its failure.
     appended: Histogram,
     /// One write with its sync.
@@ -127,6 +145,9 @@ pub struct JournalMeasures {
     pub written: Reading,
     /// Records that wait for the disk.
     pub waiting: usize,
+    /// Heads that were kept in the second place, and failures.
+    pub heads_kept: u64,
+    pub heads_failed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -140,10 +161,19 @@ pub(super) struct Queue {
     pub(super) strangers: Strangers,
     /// Sessions that are on record as open. Whoever is denied without being one of them is a stranger.
     open: HashSet<SessionId>,
+    /// A key that is to sign from now on.
+    pub(super) next_key: Option<NextKey>,
     pub(super) closing: bool,
     /// The writer thread has ended.
     pub(super) ended: bool,
     pub(super) on_end: Vec<oneshot::Sender<()>>,
+}
+
+/// A key that is to sign from now on, and who waits for it.
+#[derive(Debug)]
+pub(super) struct NextKey {
+    pub(super) key: SigningKey,
+    pub(super) answer: Option<oneshot::Sender<Result<(), JournalError>>>,
 }
 
 /// A record on its way to the disk.
@@ -265,10 +295,14 @@ impl Journal {
         tuning: Tuning,
     ) -> Result<Self, JournalError> {
         let key = SigningKey::read(settings.signing_key.expose())?;
+        let previous = settings.previous_key.as_ref();
+        let previous = previous.map(|key| SigningKey::read(key.expose())).transpose()?;
+        let retention = settings.retention;
+        let directory = settings.directory.clone();
         let shared = Arc::new(Shared::default());
-        let writer = writer::Writer::start(
+        let mut writer = writer::Writer::start(
             settings,
-            key,
+            Signers { key, previous },
             files,
             tuning,
             writer::Surroundings {
@@ -278,13 +312,17 @@ impl Journal {
             },
         )?;
         let epoch = writer.epoch();
+        let inner = Arc::new(Inner { shared, clock, epoch });
+        if retention.is_wanted() {
+            let asking = Asking(Arc::downgrade(&inner));
+            let keeping = retention::start(directory, retention, asking);
+            writer.end_with(keeping.map_err(|source| JournalError::Write(Arc::new(source)))?);
+        }
         let started = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run());
         started.map_err(|source| JournalError::Write(Arc::new(source)))?;
-        Ok(Self {
-            inner: Arc::new(Inner { shared, clock, epoch }),
-        })
+        Ok(Self { inner })
     }
 
     /// Counts the runs of gatepost on this journal, from 1.
@@ -338,12 +376,33 @@ impl Journal {
         receipt
     }
 
+    /// Has another key sign from now on, on record as `key.rotated` and signed with the old one. Nothing
+    /// happens if it is the key in use.
+    pub async fn rotate(&self, key: SigningKey) -> Result<(), JournalError> {
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut queue = self.inner.shared.lock();
+            if queue.closing || queue.ended {
+                return Err(JournalError::Closed);
+            }
+            // Whoever asked before hears that it did not come to it.
+            queue.next_key = Some(NextKey {
+                key,
+                answer: Some(sender),
+            });
+        }
+        self.inner.shared.wake.notify_one();
+        answer.await.unwrap_or(Err(JournalError::Closed))
+    }
+
     pub fn measures(&self) -> JournalMeasures {
         let shared = &self.inner.shared;
         JournalMeasures {
             appended: shared.appended.read(),
             written: shared.written.read(),
             waiting: shared.lock().waiting.len(),
+            heads_kept: shared.heads.kept.load(Ordering::Relaxed),
+            heads_failed: shared.heads.failed.load(Ordering::Relaxed),
         }
     }
 
@@ -375,6 +434,28 @@ impl Journal {
     }
 }
 
+/// How the thread that looks after old segments reaches the journal, without keeping it open.
+pub(super) struct Asking(Weak<Inner>);
+
+impl Asking {
+    /// The time, while the journal is open.
+    pub(super) fn now(&self) -> Option<SystemTime> {
+        let inner = self.0.upgrade()?;
+        let queue = inner.shared.lock();
+        (!queue.closing && !queue.ended).then(|| inner.clock.now())
+    }
+
+    /// Records something, and waits until it is on disk.
+    pub(super) fn append(&self, event: Event) -> Result<Receipt, JournalError> {
+        let inner = self.0.upgrade().ok_or(JournalError::Closed)?;
+        let pending = Journal { inner }.queue(Record::new(Arc::default(), event), true)?;
+        pending
+            .receipt
+            .blocking_recv()
+            .unwrap_or(Err(JournalError::Closed))
+    }
+}
+
 /// What a waiting record roughly holds in memory.
 fn cost(record: &Record) -> usize {
     let ids: usize = record.correlation.iter().map(|one| one.id.len()).sum();
@@ -403,6 +484,7 @@ fn cost(record: &Record) -> usize {
         | Event::LoginDropped
         | Event::JournalRepaired { .. }
         | Event::TransactionReconciled(_)
+        | Event::JournalExpired { .. }
         | Event::StrangersDenied { .. } => 0,
     };
     size_of::<Queued>() + ids + texts

@@ -88,6 +88,12 @@ pub fn generate() -> Result<Secret<String>, KeyError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature(pub(crate) [u8; SIGNATURE_BYTES]);
 
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// The public key. Keep a copy where whoever can write the journal cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
@@ -124,6 +130,16 @@ impl PublicKey {
     pub fn to_pem(&self) -> String {
         let der: Vec<u8> = SPKI_PREFIX.iter().chain(&self.bytes).copied().collect();
         pem("PUBLIC KEY", &der)
+    }
+
+    /// Its DER form (RFC 8410), as records carry it.
+    pub(crate) fn to_base64(&self) -> String {
+        let der: Vec<u8> = SPKI_PREFIX.iter().chain(&self.bytes).copied().collect();
+        STANDARD.encode(der)
+    }
+
+    pub(crate) fn from_base64(text: &str) -> Option<Self> {
+        Self::from_spki(&STANDARD.decode(text).ok()?)
     }
 
     pub(crate) fn verifies(&self, hash: &Hash, signature: &Signature) -> bool {

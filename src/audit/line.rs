@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use crate::audit::chain::FORMAT;
+use crate::audit::chain::{FORMAT, Hash};
 use crate::audit::marker::Lsn;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
 use crate::domain::correlation::Correlation;
@@ -148,6 +148,21 @@ pub(super) enum Detail<'a> {
         key: &'a str,
         records: u64,
     },
+    KeyRotated {
+        old: &'a str,
+        new: &'a str,
+        old_public: String,
+        new_public: String,
+    },
+    Sealed {
+        first: u64,
+        last: u64,
+        root: Hash,
+    },
+    Expired {
+        through_seq: u64,
+        hash: Hash,
+    },
     Transaction(TransactionDetail<'a>),
     Reconciled(&'a Reconciled),
 }
@@ -261,6 +276,10 @@ impl<'a> Detail<'a> {
             } => Self::Repaired {
                 bytes_cut: *bytes_cut,
                 unsigned_kept: *unsigned_kept,
+            },
+            Event::JournalExpired { through_seq, hash } => Self::Expired {
+                through_seq: *through_seq,
+                hash: *hash,
             },
             Event::StrangersDenied { address, count } => Self::Strangers {
                 address: *address,

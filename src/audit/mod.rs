@@ -1,27 +1,39 @@
 //! The audit journal: records, hash chain, verification, and the one writer thread.
 //!
 //! `record` says what can be recorded, `line` how it looks as JSON, `chain` how lines hold together
-//! (pure), `key` who signs, `marker` what is written into a server's WAL. `journal` is the door for everyone else, `writer` the thread behind it,
-//! `segment` its files, `reserve` the disk set aside for work under way. `verify` and `show` read what is there; they need no running gatepost.
-//! `reading` reads lines about transactions back, for `doubt` (what a dead process has left open) and
-//! `attempts` (what became of a message).
+//! (pure), `key` who signs, `marker` what is written into a server's WAL. `journal` is the door for everyone
+//! else, `writer` the thread behind it, `segment` its files, `reserve` the disk set aside for work under way,
+//! `retention` what becomes of old segments, `heads` what is kept of the chain in a second place. `verify`,
+//! `proof` and `show` read what is there, through `stored`; they need no running gatepost. `reading` reads
+//! lines about transactions back, for `doubt` (what a dead process has left open) and `attempts` (what became
+//! of a message). `tree` is pure too.
 
 pub mod attempts;
 pub mod chain;
 pub mod doubt;
+pub mod heads;
 pub mod journal;
 pub mod key;
 pub mod marker;
+pub mod proof;
 pub mod record;
+pub mod retention;
+pub mod rotation;
 pub mod show;
 pub mod verify;
 
+mod group;
 mod line;
+mod marks;
 mod reading;
 mod reserve;
 mod segment;
+mod signatures;
 mod statements;
+mod stored;
 mod strangers;
+mod tree;
+mod walk;
 mod writer;
 
 pub use doubt::Doubt;
@@ -33,5 +45,9 @@ pub use record::{
     Outcome, PolicyFacts, Reconciled, Record, Scope, Statement, Transaction,
 };
 
+#[cfg(test)]
+mod lasting_tests;
+#[cfg(test)]
+mod tamper_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::chain::Hash;
 use crate::audit::marker::Lsn;
+use crate::audit::marks::EXPIRED;
 use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
@@ -112,7 +114,8 @@ impl Record {
     }
 }
 
-/// What happened. `statement.seen`, `head` and `journal.recovered` are made by the journal alone.
+/// What happened. `statement.seen`, `head`, `segment.sealed`, `key.rotated` and `journal.recovered` are made
+/// by the journal alone.
 #[derive(Clone, Debug)]
 pub enum Event {
     ServerStarted {
@@ -180,6 +183,11 @@ pub enum Event {
         bytes_cut: u64,
         /// Whole records that stood behind the last signed head. They were kept.
         unsigned_kept: u64,
+    },
+    /// Before a segment that is too old is removed: everything through its last record, which had this hash.
+    JournalExpired {
+        through_seq: u64,
+        hash: Hash,
     },
     TransactionIntent(Box<Transaction>),
     TransactionOutcome {
@@ -379,6 +387,7 @@ impl Event {
             | Self::LoginDropped
             | Self::LoginTampered { .. }
             | Self::JournalRepaired { .. }
+            | Self::JournalExpired { .. }
             | Self::TransactionIntent(_)
             | Self::TransactionOutcome { .. }
             | Self::TransactionReconciled(_)
@@ -396,6 +405,7 @@ impl Event {
                 | Self::TicketIssued { .. }
                 | Self::SessionOpened
                 | Self::LoginMinted { .. }
+                | Self::JournalExpired { .. }
         );
         !permission && !announced
     }
@@ -420,6 +430,7 @@ impl Event {
             Self::LoginDropped => "login.dropped",
             Self::LoginTampered { .. } => "login.tampered",
             Self::JournalRepaired { .. } => "journal.repaired",
+            Self::JournalExpired { .. } => EXPIRED,
             Self::TransactionIntent(_) => "transaction.intent",
             Self::TransactionOutcome { .. } => "transaction.outcome",
             Self::TransactionReconciled(_) => "transaction.reconciled",

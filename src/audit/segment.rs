@@ -2,7 +2,7 @@
 //! the end of a journal is read at start-up.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,12 @@ use std::sync::Arc;
 use crate::audit::chain::{Line, Link};
 use crate::audit::journal::JournalError;
 use crate::audit::key::PublicKey;
+use crate::audit::marks::SEALED;
 use crate::audit::reserve;
-use crate::audit::verify::{Broken, Fault, segments};
+use crate::audit::stored::{self, Current, Source as _, is_compressed, path_of, segments};
+use crate::audit::tree::{Tree, leaf};
+use crate::audit::verify::{Broken, Fault};
 
-const PUBLIC_KEY_FILE: &str = "signing.pub";
 const LOCK_FILE: &str = "lock";
 /// Only gatepost writes; reading is granted by group or ACL on purpose, not by default.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -93,12 +95,7 @@ impl SegmentFile for File {
     }
 }
 
-/// The name of the segment whose first record is `seq`.
-pub(super) fn path_of(directory: &Path, seq: u64) -> PathBuf {
-    directory.join(format!("segment-{seq:016}.jsonl"))
-}
-
-fn open_error(path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+pub(super) fn open_error(path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Open {
         path,
@@ -127,24 +124,6 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Writes the public key beside the journal, or refuses when another one is there.
-pub(super) fn keep_public_key(directory: &Path, key: &PublicKey) -> Result<(), JournalError> {
-    let path = directory.join(PUBLIC_KEY_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) if PublicKey::read(&text).as_ref() == Ok(key) => Ok(()),
-        // A crash in the middle of the very first start leaves it empty.
-        Ok(text) if !text.is_empty() => Err(JournalError::OtherKey {
-            directory: directory.to_owned(),
-        }),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(open_error(&path)(error)),
-        Ok(_) | Err(_) => {
-            let mut file = File::create(&path).map_err(open_error(&path))?;
-            let written = file.write_all(key.to_pem().as_bytes());
-            written.and_then(|()| file.sync_all()).map_err(open_error(&path))
-        }
-    }
-}
-
 /// The end of a journal, ready to be continued.
 #[derive(Debug)]
 pub(super) struct End {
@@ -155,10 +134,15 @@ pub(super) struct End {
     pub(super) epoch: u64,
     pub(super) bytes_cut: u64,
     pub(super) unsigned: u64,
+    /// Who signed the last head.
+    pub(super) signer: Option<PublicKey>,
+    /// Over what stands in the segment that is continued.
+    pub(super) tree: Tree,
 }
 
-/// Reads the end of the journal backwards to its last head, and verifies it from there.
-pub(super) fn find_end(directory: &Path, key: &PublicKey) -> Result<End, JournalError> {
+/// Reads the end of the journal backwards to its last head, and verifies it from there. `keys` are those
+/// that may have signed it. A segment that was sealed, or compressed, is not continued: a new one begins.
+pub(super) fn find_end(directory: &Path, keys: &[PublicKey]) -> Result<End, JournalError> {
     let files = segments(directory).map_err(open_error(directory))?;
     let mut end = End {
         path: path_of(directory, 1),
@@ -167,6 +151,8 @@ pub(super) fn find_end(directory: &Path, key: &PublicKey) -> Result<End, Journal
         epoch: 0,
         bytes_cut: 0,
         unsigned: 0,
+        signer: None,
+        tree: Tree::default(),
     };
     let Some((last, before)) = files.split_last() else {
         return Ok(end);
@@ -176,20 +162,56 @@ pub(super) fn find_end(directory: &Path, key: &PublicKey) -> Result<End, Journal
     if !has_head && let Some(previous) = before.last() {
         // The first write into a new segment was interrupted; the one before ends with a head.
         let (tail, _, _) = read_tail(previous)?;
-        scan(&tail, previous, key, &mut end)?;
+        scan(&tail, previous, keys, &mut end)?;
         if end.bytes_cut > 0 || end.unsigned > 0 {
             return Err(broken(previous, end.link.seq, Fault::Changed));
         }
         end.offset = 0;
     }
-    scan(&tail, last, key, &mut end)?;
+    let before = end.link;
+    scan(&tail, last, keys, &mut end)?;
     end.offset += start;
+    let (tree, is_sealed) = retrace(last, end.offset, has_head.then_some(end.link), before)?;
+    if is_sealed && end.bytes_cut == 0 || is_compressed(last) {
+        end.path = path_of(directory, end.link.seq.saturating_add(1));
+        end.offset = 0;
+    } else {
+        end.tree = tree;
+    }
     Ok(end)
+}
+
+/// Follows the chain through what is kept of a segment that may be continued, so that no seal of this
+/// process can cover what another wrote into it meanwhile: the last head signs the end, and the end says
+/// all before it. Says also whether the segment is sealed.
+fn retrace(file: &Path, length: u64, end: Option<Link>, before: Link) -> Result<(Tree, bool), JournalError> {
+    let mut tree = Tree::default();
+    let mut link = end.is_none().then_some(before);
+    let (mut is_seal, mut is_sealed) = (false, false);
+    let (mut read, mut current) = (0, Current::new());
+    let mut files = stored::Files::new(vec![file.to_owned()]);
+    while read < length && files.next_line(&mut current).map_err(open_error(file))? {
+        read += u64::try_from(current.bytes.len()).unwrap_or(u64::MAX);
+        let line = current.text().and_then(|text| Some((text, Line::read(text)?)));
+        let seq = link.map_or(0, |link: Link| link.seq.saturating_add(1));
+        let (text, line) = line.ok_or_else(|| broken(file, seq, Fault::Changed))?;
+        if !link.map_or_else(|| line.intact(), |link| line.continues(link)) {
+            return Err(broken(file, line.seq, Fault::Changed));
+        }
+        is_sealed = is_seal && line.signed.is_some();
+        is_seal = line.event == SEALED;
+        link = Some(line.link());
+        tree.push(leaf(text));
+    }
+    match (link, end) {
+        (Some(link), Some(end)) if link != end => Err(broken(file, link.seq, Fault::Changed)),
+        _ => Ok((tree, is_sealed)),
+    }
 }
 
 /// Takes the lines of `tail` from its last head on (from its beginning without one), and says in
 /// `end` where the sound part stops.
-fn scan(tail: &[u8], file: &Path, key: &PublicKey, end: &mut End) -> Result<(), JournalError> {
+fn scan(tail: &[u8], file: &Path, keys: &[PublicKey], end: &mut End) -> Result<(), JournalError> {
     let mut at = last_head(tail).unwrap_or(0);
     end.offset = 0;
     let mut is_first = last_head(tail).is_some();
@@ -214,14 +236,16 @@ fn scan(tail: &[u8], file: &Path, key: &PublicKey, end: &mut End) -> Result<(), 
         }
         end.unsigned += 1;
         if let Some(signed) = &line.signed {
-            if signed.key != key.id() {
+            let Some(key) = keys.iter().find(|key| key.id() == signed.key) else {
                 let directory = file.parent().unwrap_or(file).to_owned();
-                return Err(JournalError::OtherKey { directory });
-            }
+                let id = signed.key.to_string();
+                return Err(JournalError::OtherKey { directory, id });
+            };
             if !key.verifies(&line.hash, &signed.signature) {
                 return Err(broken(file, line.seq, Fault::Rewritten { after: 0 }));
             }
             end.unsigned = 0;
+            end.signer = Some(key.clone());
         }
         is_first = false;
         end.link = line.link();
@@ -260,6 +284,11 @@ fn last_head(tail: &[u8]) -> Option<usize> {
 /// The last bytes of a segment, as many as it takes to hold a head or else all; whether they hold
 /// one; and where they start in the file.
 fn read_tail(path: &Path) -> Result<(Vec<u8>, bool, u64), JournalError> {
+    if is_compressed(path) {
+        let bytes = stored::read_whole(path).map_err(open_error(path))?;
+        let has_head = last_head(&bytes).is_some();
+        return Ok((bytes, has_head, 0));
+    }
     let mut file = File::open(path).map_err(open_error(path))?;
     let length = file.metadata().map_err(open_error(path))?.len();
     let mut wanted = TAIL_BYTES;

@@ -5,26 +5,31 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::audit::chain::{self, HEAD, Link};
+use crate::audit::chain::Link;
+use crate::audit::group::{Group, LINE_BYTES_MAX};
+use crate::audit::heads::Heads;
 use crate::audit::journal::{
-    BATCHED_SYNC_EVERY, Durability, JournalError, Queue, Queued, Receipt, Settings, Shared,
+    BATCHED_SYNC_EVERY, Durability, JournalError, NextKey, Queue, Queued, Receipt, Settings, Shared,
 };
-use crate::audit::key::SigningKey;
+use crate::audit::key::{PublicKey, SigningKey};
 use crate::audit::line::{Detail, Envelope, Origin, RelationNames};
 use crate::audit::record::{Event, Facts, Normalised, Record};
 use crate::audit::reserve::{self, Reserve, Room};
-use crate::audit::segment::{self, Files, SegmentFile};
+use crate::audit::rotation;
+use crate::audit::segment::{self, End, Files, SegmentFile, open_error};
 use crate::audit::statements::{New, Statements};
+use crate::audit::stored;
+use crate::audit::tree::Tree;
 use crate::domain::clock::Clock;
 use crate::domain::target::Engine;
 
-/// A larger record is refused: 1,000 correlation ids of 256 bytes, escaped, and 20,000 statements fit.
-const LINE_BYTES_MAX: usize = 4 << 20;
 /// A normalised text is cut to this: enough to recognise any statement, too little to fill a disk.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Records of what has happened that are kept in memory while the disk fails, to be written when it works.
@@ -61,18 +66,33 @@ pub(super) struct Surroundings {
     pub(super) normalise: fn(&str) -> Normalised,
 }
 
+/// Who signs.
+pub(super) struct Signers {
+    pub(super) key: SigningKey,
+    /// Who signed before, where that is another one and it is at hand.
+    pub(super) previous: Option<SigningKey>,
+}
+
 pub(super) struct Writer {
     around: Surroundings,
     settings: Settings,
     key: SigningKey,
+    /// The journal was last signed with this key, which is not at hand; nothing says so yet.
+    replaced: Option<PublicKey>,
     files: Box<dyn Files>,
     tuning: Tuning,
     origin: Origin,
     file: Box<dyn SegmentFile>,
     offset: u64,
     link: Link,
+    /// Over the segment as far as it is written.
+    tree: Tree,
+    /// The segment is complete: the next group begins another one.
+    is_sealed: bool,
     statements: Statements,
     reserve: Reserve,
+    heads: Option<Heads>,
+    retention: Option<JoinHandle<()>>,
     /// Bytes may stand behind `offset` that a failed write left there.
     is_dirty: bool,
     unsynced_since: Option<Instant>,
@@ -81,25 +101,23 @@ pub(super) struct Writer {
     _lock: File,
 }
 
-/// The bytes of one group commit, built beside the state and taken over only when written.
-struct Group {
-    bytes: Vec<u8>,
-    link: Link,
-    records: u64,
-    written: Vec<(u64, Queued)>,
+/// What there is to do.
+struct Batch {
+    records: VecDeque<Queued>,
+    next_key: Option<NextKey>,
+    closing: bool,
 }
 
 impl Writer {
     pub(super) fn start(
         settings: Settings,
-        key: SigningKey,
+        signers: Signers,
         mut files: Box<dyn Files>,
         tuning: Tuning,
         around: Surroundings,
     ) -> Result<Self, JournalError> {
         let lock = segment::lock(files.directory())?;
-        segment::keep_public_key(files.directory(), key.public())?;
-        let end = segment::find_end(files.directory(), key.public())?;
+        let (end, known) = find_end(files.directory(), &signers)?;
         let opened = files.open(&end.path).and_then(|mut file| {
             if end.bytes_cut > 0 {
                 file.cut(end.offset)?;
@@ -107,10 +125,11 @@ impl Writer {
             }
             Ok(file)
         });
-        let file = opened.map_err(|source| JournalError::Open {
-            path: end.path.clone(),
-            source: Arc::new(source),
-        })?;
+        let file = opened.map_err(open_error(&end.path))?;
+        let (key, replaced) = take_over(signers, end.signer, &known, &around.shared)?;
+        if replaced.is_none() {
+            rotation::keep_current(files.directory(), key.public()).map_err(open_error(files.directory()))?;
+        }
         let mut kept = VecDeque::new();
         if end.bytes_cut > 0 || end.unsigned > 0 {
             let repaired = Event::JournalRepaired {
@@ -125,25 +144,36 @@ impl Writer {
             replica: settings.replica.to_string(),
             epoch: end.epoch.saturating_add(1),
         };
+        let heads = start_heads(&settings, &around.shared)?;
         let reserve = Reserve::start(files.as_mut(), tuning.reserve);
         Ok(Self {
             statements: Statements::new(around.normalise),
             around,
             settings,
             key,
+            replaced,
             files,
             tuning,
             origin,
             file,
             offset: end.offset,
             link: end.link,
+            tree: end.tree,
+            is_sealed: false,
             reserve,
+            heads,
+            retention: None,
             is_dirty: false,
             unsynced_since: None,
             kept,
             lost: 0,
             _lock: lock,
         })
+    }
+
+    /// The journal is closed when this thread has ended too.
+    pub(super) fn end_with(&mut self, retention: JoinHandle<()>) {
+        self.retention = Some(retention);
     }
 
     pub(super) const fn epoch(&self) -> u64 {
@@ -154,19 +184,28 @@ impl Writer {
         // However the thread ends, nobody may wait for it in vain.
         let ending = Ending(Arc::clone(&self.around.shared));
         loop {
-            let (batch, closing) = self.next_batch();
+            let batch = self.next_batch();
+            let closing = batch.closing;
             self.commit(batch);
             if closing {
                 let _synced = self.sync_if(self.settings.durability != Durability::Os);
                 break;
             }
         }
+        if let Some(heads) = &self.heads {
+            heads.finish();
+        }
+        if let Some(retention) = self.retention.take() {
+            retention.thread().unpark();
+            // It looks whether the journal is closing with every block that it compresses.
+            let _ended = retention.join();
+        }
         drop(self);
         drop(ending);
     }
 
     /// Waits for something to do: records, a sync that is due, a retry, or the end.
-    fn next_batch(&mut self) -> (VecDeque<Queued>, bool) {
+    fn next_batch(&mut self) -> Batch {
         let shared = Arc::clone(&self.around.shared);
         let begun = Instant::now();
         let mut queue = shared.lock();
@@ -186,13 +225,18 @@ impl Writer {
             } else {
                 None
             };
-            let has_work = queue.awaited || !self.kept.is_empty() && queue.failure.is_none();
+            let may_write = queue.failure.is_none();
+            let has_work = queue.awaited || may_write && (!self.kept.is_empty() || queue.next_key.is_some());
             let is_due = limit.is_some_and(|limit| begun.elapsed() >= limit);
             let look = reserve_due.is_some_and(|left| left.is_zero());
             if has_work || is_due || queue.closing || sums_due || look {
                 queue.bytes = 0;
                 queue.awaited = false;
-                return (mem::take(&mut queue.waiting), queue.closing);
+                return Batch {
+                    records: mem::take(&mut queue.waiting),
+                    next_key: queue.next_key.take(),
+                    closing: queue.closing,
+                };
             }
             // Without anything pending, the end of a window of denials is looked at this often.
             let pause = limit.map_or(Duration::from_secs(5), |limit| {
@@ -204,45 +248,75 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: VecDeque<Queued>) {
+    fn commit(&mut self, batch: Batch) {
         let now = self.around.clock.now();
         self.reserve.look(self.files.as_mut(), self.tuning.reserve);
         let failing = self.around.shared.lock().failure.is_some();
-        let mut group = self.group(batch, now);
+        let mut group = self.group(batch.records, now);
         if failing && group.records == 0 && self.lost == 0 {
             // Nothing to write: a head alone proves that the disk takes bytes again.
             group.records = 1;
         }
+        let mut next_key = batch.next_key;
+        let handed_over = self.hand_over(&mut group, &mut next_key);
+        let is_full = group.records > 0 && self.room_taken(&group) >= self.settings.segment_bytes;
+        // The lines of a rotation stand together.
+        if next_key.is_none() && group.tree.leaves() > 0 && (is_full || batch.closing) {
+            group.seal_segment(&self.origin);
+        }
         if group.records == 0 {
             let synced = self.sync_if(self.settings.durability == Durability::Batched);
-            return self.settle(group, synced);
+            return self.settle(group, synced, next_key);
         }
-        self.head(&mut group, now);
+        let signer = next_key.as_ref().map_or(&self.key, |next| &next.key);
+        group.sign(&self.origin, signer);
         let begun = Instant::now();
-        let written = match self.write(&group) {
+        let written = handed_over.and_then(|()| match self.write(&group) {
             Err(error) if self.reserve.give_way(&error, self.files.as_mut()) => self.write(&group),
             written => written,
-        };
+        });
         self.around.shared.written.observe(begun.elapsed());
         if written.is_ok() {
             let bytes = u64::try_from(group.bytes.len()).unwrap_or(u64::MAX);
             self.reserve.wrote(bytes);
         }
-        self.settle(group, written);
+        self.settle(group, written, next_key);
+    }
+
+    /// Says in the chain that another key signs from now on, if one does.
+    fn hand_over(&self, group: &mut Group, next_key: &mut Option<NextKey>) -> io::Result<()> {
+        if let Some(replaced) = &self.replaced {
+            group.hand_over(&self.origin, replaced, self.key.public());
+        }
+        if let Some(same) = next_key.take_if(|next| next.key.public() == self.key.public()) {
+            same.settle(Ok(()));
+        }
+        let Some(next) = next_key else {
+            return Ok(());
+        };
+        group.hand_over(&self.origin, self.key.public(), next.key.public());
+        group.sign(&self.origin, &self.key);
+        rotation::keep_key(self.files.directory(), next.key.public())
+    }
+
+    /// Bytes of the segment that the group goes to, with the group.
+    fn room_taken(&self, group: &Group) -> u64 {
+        let written = if self.is_sealed { 0 } else { self.offset };
+        written.saturating_add(u64::try_from(group.bytes.len()).unwrap_or(u64::MAX))
     }
 
     fn group(&mut self, batch: VecDeque<Queued>, now: SystemTime) -> Group {
-        let mut group = Group {
-            bytes: Vec::new(),
-            link: self.link,
-            records: 0,
-            written: Vec::new(),
+        let tree = if self.is_sealed {
+            Tree::default()
+        } else {
+            self.tree.clone()
         };
+        let mut group = Group::new(self.link, tree, now);
         if self.lost > 0 {
             let detail = Detail::Recovered {
                 records_lost: self.lost,
             };
-            self.line(&mut group, now, "journal.recovered", detail);
+            group.note(&self.origin, now, "journal.recovered", detail);
         }
         for queued in mem::take(&mut self.kept).into_iter().chain(batch) {
             self.add(&mut group, queued);
@@ -282,19 +356,18 @@ impl Writer {
                         truncated: shown.len() < text.len(),
                         relations: relations.as_ref().map(RelationNames::of),
                     };
-                    self.line(group, queued.at, "statement.seen", detail);
+                    group.note(&self.origin, queued.at, "statement.seen", detail);
                 }
                 fingerprints.push(fingerprint);
             }
         }
         let record = &queued.record;
-        let seq = group.link.seq.saturating_add(1);
+        let seq = group.next();
         let mut envelope = Envelope::new(&self.origin, seq, queued.at, record.event.name());
         envelope.facts = Some(&record.facts);
         envelope.correlation = &record.correlation;
         envelope.detail = Detail::of(&record.event, &fingerprints);
-        if seal(group, &envelope) {
-            group.bytes.push(b'\n');
+        if group.add(&envelope) {
             group.written.push((seq, queued));
         } else {
             let limit = LINE_BYTES_MAX;
@@ -302,34 +375,15 @@ impl Writer {
         }
     }
 
-    fn line(&self, group: &mut Group, at: SystemTime, event: &'static str, detail: Detail<'_>) {
-        let seq = group.link.seq.saturating_add(1);
-        let mut envelope = Envelope::new(&self.origin, seq, at, event);
-        envelope.detail = detail;
-        if seal(group, &envelope) {
-            group.bytes.push(b'\n');
-        }
-    }
-
-    /// The signed end of the group.
-    fn head(&self, group: &mut Group, now: SystemTime) {
-        let detail = Detail::Head {
-            key: self.key.public().id(),
-            records: group.link.seq.saturating_sub(self.link.seq),
-        };
-        self.line(group, now, HEAD, detail);
-        group.bytes.pop();
-        chain::sign(&mut group.bytes, &self.key.sign(&group.link.hash));
-        group.bytes.push(b'\n');
-    }
-
     fn write(&mut self, group: &Group) -> io::Result<()> {
         self.clean()?;
-        if self.offset > 0 && self.offset >= self.settings.segment_bytes {
+        if self.is_sealed {
             self.sync_if(self.settings.durability != Durability::Os)?;
-            let path = segment::path_of(self.files.directory(), self.link.seq.saturating_add(1));
+            let path = stored::path_of(self.files.directory(), self.link.seq.saturating_add(1));
             self.file = self.files.open(&path)?;
             self.offset = 0;
+            self.is_sealed = false;
+            self.tree = Tree::default();
         }
         self.is_dirty = true;
         self.file.write_at(&group.bytes, self.offset)?;
@@ -343,6 +397,32 @@ impl Writer {
         }
         self.is_dirty = false;
         Ok(())
+    }
+
+    /// The new key signs from now on, if that is on disk.
+    fn take_key(&mut self, next: NextKey, group: &Group, failure: Option<&JournalError>) {
+        if let Some(failure) = failure {
+            let mut queue = self.around.shared.lock();
+            if next.answer.is_none() && queue.next_key.is_none() {
+                // Nobody would ask again.
+                queue.next_key = Some(next);
+            } else {
+                drop(queue);
+                next.settle(Err(failure.clone()));
+            }
+            return;
+        }
+        let directory = self.files.directory();
+        let kept = rotation::keep(directory, group.last_lines(rotation::LINES))
+            .and_then(|()| rotation::keep_current(directory, next.key.public()));
+        warn_unkept(&kept);
+        let (old, new) = (self.key.public().id(), next.key.public().id());
+        tracing::info!(old, new, "the audit journal is signed with a new key");
+        let NextKey { key, answer } = next;
+        self.key = key;
+        if let Some(answer) = answer {
+            let _unheard = answer.send(Ok(()));
+        }
     }
 
     /// Cuts off what a failed write left, so that the chain stays whole.
@@ -363,7 +443,7 @@ impl Writer {
     }
 
     /// Tells everyone how it went.
-    fn settle(&mut self, group: Group, written: io::Result<()>) {
+    fn settle(&mut self, mut group: Group, written: io::Result<()>, next_key: Option<NextKey>) {
         let failure = written.err().map(|source| JournalError::Write(Arc::new(source)));
         // Before the receipts: who has one must find the journal well.
         {
@@ -371,11 +451,23 @@ impl Writer {
             queue.failure.clone_from(&failure);
             queue.room = self.reserve.room(self.tuning.reserve);
         }
+        if let Some(next) = next_key {
+            self.take_key(next, &group, failure.as_ref());
+        }
         let Some(failure) = failure else {
             if group.records > 0 {
                 self.lost = 0;
                 self.link = group.link;
                 self.offset += u64::try_from(group.bytes.len()).unwrap_or(u64::MAX);
+                self.tree = group.tree;
+                self.is_sealed = group.is_sealed;
+                if self.replaced.take().is_some() {
+                    let kept = rotation::keep_current(self.files.directory(), self.key.public());
+                    warn_unkept(&kept);
+                }
+                if let (Some(heads), Some(head)) = (&self.heads, group.head.take()) {
+                    heads.offer(head);
+                }
             }
             for (seq, mut queued) in group.written {
                 answer(&mut queued, Ok(Receipt::new(seq)));
@@ -399,22 +491,76 @@ impl Writer {
     }
 }
 
+impl NextKey {
+    fn settle(self, result: Result<(), JournalError>) {
+        if let Some(answer) = self.answer {
+            let _unheard = answer.send(result);
+        }
+    }
+}
+
+/// Reads the end of the journal with every key that may have signed it.
+fn find_end(directory: &Path, signers: &Signers) -> Result<(End, Vec<PublicKey>), JournalError> {
+    let known = rotation::keys_beside(directory).map_err(open_error(directory))?;
+    let ours = [Some(&signers.key), signers.previous.as_ref()];
+    let ours = ours.into_iter().flatten().map(SigningKey::public);
+    let keys: Vec<_> = known.iter().chain(ours).cloned().collect();
+    Ok((segment::find_end(directory, &keys)?, known))
+}
+
+/// A copy of the public key is a convenience: the operator has another one where it is safe.
+fn warn_unkept(kept: &io::Result<()>) {
+    if let Err(error) = kept {
+        tracing::error!(%error, "the new public key could not be put beside the audit journal");
+    }
+}
+
+/// Who signs first, and whose key is not at hand any more. Where the previous key is at hand, it begins,
+/// and the new one takes over with the first group. `known` are the keys that were ever used.
+fn take_over(
+    signers: Signers,
+    last: Option<PublicKey>,
+    known: &[PublicKey],
+    shared: &Shared,
+) -> Result<(SigningKey, Option<PublicKey>), JournalError> {
+    let Signers { key, previous } = signers;
+    let Some(last) = last.filter(|last| last != key.public()) else {
+        return Ok((key, None));
+    };
+    match previous.filter(|previous| *previous.public() == last) {
+        Some(previous) => {
+            shared.lock().next_key = Some(NextKey { key, answer: None });
+            Ok((previous, None))
+        }
+        // Who stole an old key must not be able to make it the one in use.
+        None if known.contains(key.public()) => {
+            let id = key.public().id().to_owned();
+            Err(JournalError::RetiredKey { id })
+        }
+        None => {
+            tracing::warn!(
+                old = last.id(),
+                new = key.public().id(),
+                "the audit journal goes on with another signing key, which the old one does not vouch for"
+            );
+            Ok((key, Some(last)))
+        }
+    }
+}
+
+fn start_heads(settings: &Settings, shared: &Shared) -> Result<Option<Heads>, JournalError> {
+    if !settings.heads.is_wanted() {
+        return Ok(None);
+    }
+    let started = Heads::start(settings.heads.clone(), Arc::clone(&shared.heads));
+    started
+        .map(Some)
+        .map_err(|source| JournalError::Write(Arc::new(source)))
+}
+
 /// Is there room for more than what has to be written?
 fn is_well(queue: &Queue) -> bool {
     queue.failure.is_none() && queue.room == Room::Ample
-}
-
-/// Writes one line without its line feed; `false` and nothing written if it would be too long.
-fn seal(group: &mut Group, envelope: &Envelope<'_>) -> bool {
-    let start = group.bytes.len();
-    let serialised = serde_json::to_writer(&mut group.bytes, envelope);
-    if serialised.is_err() || group.bytes.len() - start > LINE_BYTES_MAX {
-        group.bytes.truncate(start);
-        return false;
-    }
-    group.link = group.link.seal(&mut group.bytes, start);
-    group.records += 1;
-    true
 }
 
 fn answer(queued: &mut Queued, result: Result<Receipt, JournalError>) {

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::postgres::{Options, Server};
+use gatepost::audit::heads::SecondPlace;
+use gatepost::audit::retention::Retention;
 use gatepost::audit::{Durability, Event, Facts, Journal, Normalised, Receipt, Record, Settings, key};
 use gatepost::credential::roles::{self, DeployAccess};
 use gatepost::credential::{
@@ -116,7 +118,10 @@ impl Bench {
                 signing_key: Secret::new(key::generate().unwrap().expose().clone().into_bytes()),
                 installation: "test".into(),
                 replica: "a".into(),
+                previous_key: None,
                 segment_bytes: 1 << 20,
+                heads: SecondPlace::default(),
+                retention: Retention::default(),
             },
             Arc::new(WallClock),
             |text| Normalised {

@@ -310,6 +310,30 @@ section! {
         durability: Option<Written<Durability>>,
         /// Ed25519, PKCS#8.
         signing_key: Must<Written<SecretRef>>,
+        /// The key that was used before, for a start with another one: it signs that it is replaced.
+        previous_signing_key: Option<Written<SecretRef>>,
+        heads: Option<Heads>,
+        retention: Option<Retention>,
+    } later []
+}
+
+section! {
+    /// A second place for the signed heads of the journal, out of reach for whoever could cut it off.
+    Heads {
+        /// A file on another disk; lines are added to it, at most one a second.
+        file: Option<Written<String>>,
+        /// Whether they are logged too, at most one a minute. Default: false.
+        log: Option<Written<bool>>,
+    } later []
+}
+
+section! {
+    /// What becomes of old segments. Default: they stay as they are.
+    Retention {
+        /// The age, like 7d, from which on a segment is kept compressed (gzip).
+        compress_after: Option<Written<String>>,
+        /// The age, like 400d, from which on a segment is removed; a day or more.
+        keep: Option<Written<String>>,
     } later []
 }
 

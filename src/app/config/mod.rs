@@ -7,6 +7,7 @@ pub mod settings;
 
 mod doors;
 mod engine;
+mod journal;
 mod providers;
 mod read;
 mod resolve;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::app::config::file::{self, Must, Named, SecretRef, Written};
 use crate::app::config::read::{Reader, is_plain_name, not_a_plain_name};
 use crate::app::config::settings::{
-    Audit, Database, Durability, Environment, Log, LogFormat, LogLevel, Pool, ServerTls, Settings, Target,
-    TargetTls, TlsMode,
+    Database, Environment, Log, LogFormat, LogLevel, Pool, ServerTls, Settings, Target, TargetTls, TlsMode,
 };
 use crate::domain::{DatabaseName, Engine, Installation, ReplicaName, Secret, TargetName};
 
@@ -140,7 +139,7 @@ impl Resolver<'_, '_, '_> {
         Some(path)
     }
 
-    fn secret(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<Vec<u8>>> {
+    pub(super) fn secret(&mut self, written: Option<&Written<SecretRef>>) -> Option<Secret<Vec<u8>>> {
         let written = written?;
         let fetched = match &written.value {
             SecretRef::Env(name) => match (self.environment.variable)(name) {
@@ -395,17 +394,6 @@ impl Resolver<'_, '_, '_> {
             self.reader.mistake(written.at, message);
         }
         Some(written.value.iter().map(|path| self.path(&path.value)).collect())
-    }
-
-    fn audit(&mut self, written: &Must<file::Audit>) -> Option<Audit> {
-        let written = written.get()?;
-        let signing_key = self.secret(written.signing_key.get());
-        let durability = written.durability.as_ref();
-        Some(Audit {
-            directory: self.path(&written.directory.get()?.value),
-            durability: durability.map_or(Durability::Strict, |durability| durability.value),
-            signing_key: signing_key?,
-        })
     }
 
     fn threads(&mut self, written: Option<&Written<u32>>) -> Option<usize> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::app::config::read::Reader;
 use crate::app::config::{file, resolve};
+use crate::audit::heads::SecondPlace;
+use crate::audit::retention::Retention;
 use crate::credential::Logins;
 use crate::domain::{
     DatabaseName, Engine, Installation, Mistake, Network, ProviderName, ReplicaName, Secret, TargetName,
@@ -135,6 +137,9 @@ pub struct Audit {
     pub directory: PathBuf,
     pub durability: Durability,
     pub signing_key: Secret<Vec<u8>>,
+    pub previous_signing_key: Option<Secret<Vec<u8>>>,
+    pub heads: SecondPlace,
+    pub retention: Retention,
 }
 
 /// Where tickets may be bound to besides the address of whoever asks for them.

@@ -119,6 +119,21 @@ const TABLE: &[(&str, &str, &str)] = &[
         "1:15: \"1st\" is not a name",
     ),
     (
+        "signing_key: {file: certs/sign.key}",
+        "signing_key: {file: certs/sign.key}, heads: {to: x}",
+        "unknown key \"to\"; known here: file, log",
+    ),
+    (
+        "signing_key: {file: certs/sign.key}",
+        "signing_key: {file: certs/sign.key}, retention: {keep: 400s}",
+        "\"400s\" must be a day or more",
+    ),
+    (
+        "signing_key: {file: certs/sign.key}",
+        "signing_key: {file: certs/sign.key}, retention: {compress_after: 30d, keep: 7d}",
+        "a segment is removed before it is this old",
+    ),
+    (
         "policies:",
         "polices:",
         "14:1: unknown key \"polices\"; known here: installation,",

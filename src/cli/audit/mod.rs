@@ -1,14 +1,19 @@
 //! `gatepost audit`: the journal, read without a running gatepost.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use crate::app::config::settings::{Environment, Settings};
-use crate::cli::{Answer, Failure, check};
+use crate::audit::PublicKey;
+use crate::audit::rotation::Keys;
+use crate::cli::{Answer, Failure, check, with_causes};
 
+mod prove;
 mod show;
 mod verify;
+mod verify_proof;
 
 /// Prove and read the audit journal.
 #[derive(Debug, Args)]
@@ -22,12 +27,16 @@ pub(super) struct Arguments {
 enum What {
     Verify(verify::Arguments),
     Show(show::Arguments),
+    Prove(prove::Arguments),
+    VerifyProof(verify_proof::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
     match &arguments.what {
         What::Verify(arguments) => verify::run(arguments),
         What::Show(arguments) => show::run(arguments),
+        What::Prove(arguments) => prove::run(arguments),
+        What::VerifyProof(arguments) => verify_proof::run(arguments),
     }
 }
 
@@ -59,4 +68,17 @@ impl Journal {
             }
         }
     }
+}
+
+fn read_key(path: &Path) -> Result<PublicKey, Failure> {
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let key = PublicKey::read(&text);
+    key.map_err(|error| format!("{}: {}", path.display(), with_causes(&error)).into())
+}
+
+/// The public keys in these files.
+fn read_keys(paths: &[PathBuf]) -> Result<Keys, Failure> {
+    let keys: Result<Vec<_>, _> = paths.iter().map(|path| read_key(path)).collect();
+    Ok(Keys::new(keys?))
 }
