@@ -107,3 +107,53 @@ fn whatever_is_done_to_the_journal_is_found_and_named() {
     fs::write(&segment, sound).unwrap();
     assert!(verify(&world).good);
 }
+
+/// The operator replaces the key while clients work; the auditor goes on with the first public key, and
+/// one record is proved to somebody who has nothing but it.
+#[test]
+fn the_signing_key_is_replaced_under_way_and_one_record_is_proved() {
+    let mut world = World::start();
+    let consumer = world.consumer();
+    let insert = |message| {
+        format!("INSERT INTO orders (customer) VALUES ('{message}') /*correlation_id='{message}'*/")
+    };
+    world.psql(&consumer, &insert("m-1")).well();
+    let key = gatepost::audit::key::generate().unwrap();
+    fs::write(world.path("certs/signing.key"), key.expose()).unwrap();
+    let said = world.gatepost(&["rotate", "--signing-key", "--config", "gatepost.yaml"]);
+    assert!(
+        said.good && said.out.contains("the journal is signed with key"),
+        "{}",
+        said.err
+    );
+    world.psql(&consumer, &insert("m-2")).well();
+    world.stop_proxy();
+    let said = verify(&world);
+    assert!(said.good, "{}", said.err);
+    assert!(
+        said.out.contains("the signing key was replaced 1 times"),
+        "{}",
+        said.out
+    );
+    let records = world.records();
+    let one = records
+        .iter()
+        .find(|record| record["event"] == "transaction.outcome" && record["correlation"][0]["id"] == "m-2");
+    let seq = one.unwrap()["seq"].to_string();
+    let proof = world.gatepost(&["audit", "prove", "--directory", "audit", "--seq", &seq]);
+    assert!(proof.good && !proof.out.contains("m-1"), "{}", proof.err);
+    fs::write(world.path("proof.json"), &proof.out).unwrap();
+    let prove = || {
+        world.gatepost(&[
+            "audit",
+            "verify-proof",
+            "proof.json",
+            "--key",
+            "certs/signing.pub",
+        ])
+    };
+    let said = prove();
+    assert!(said.good && said.out.contains("m-2"), "{}", said.err);
+    fs::write(world.path("proof.json"), proof.out.replace("m-2", "m-3")).unwrap();
+    assert!(!prove().good);
+}
