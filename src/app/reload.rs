@@ -17,6 +17,7 @@ use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record, SigningKey};
 use crate::domain::{Mistake, Password, Revocation, Revocations};
+use crate::policy::Policy;
 use crate::session::door::{ListenerSettings, Listeners, SqlServerListener, TokenService};
 use crate::session::snapshot::Snapshot;
 
@@ -132,16 +133,8 @@ impl Reloader {
     async fn take_over(&self, new: Built, changed: Vec<String>) -> Result<Reloaded, Vec<Mistake>> {
         let old = self.built();
         let version = Arc::clone(new.policy.version());
-        let facts = Facts {
-            policy: Some(PolicyFacts {
-                rule: None,
-                version: Arc::clone(&version),
-            }),
-            ..Facts::default()
-        };
-        let rules = new.policy.rule_count();
+        let (facts, event) = loaded(&new.policy);
         // On record before anybody is judged by it.
-        let recorded = Record::new(Arc::new(facts), Event::PolicyLoaded { rules });
         let signing_key = SigningKey::read(new.settings.audit.signing_key.expose());
         // It was read with the configuration, which would have been refused.
         let signing_key = signing_key.map_err(|error| vec![Mistake::general(error.to_string())])?;
@@ -152,6 +145,7 @@ impl Reloader {
             .rotate(signing_key)
             .await
             .map_err(unrecorded)?;
+        let recorded = Record::new(Arc::new(facts), event);
         self.shared.journal.append(recorded).await.map_err(unrecorded)?;
         self.renew_targets(&old, &new);
         if changed.iter().any(|what| what == "tls") {
@@ -254,6 +248,22 @@ impl Reloader {
             tracing::error!(%error, "a change could not be recorded");
         }
     }
+}
+
+/// What goes on record when a policy comes into force.
+pub(super) fn loaded(policy: &Policy) -> (Facts, Event) {
+    let facts = Facts {
+        policy: Some(PolicyFacts {
+            rule: None,
+            version: Arc::clone(policy.version()),
+        }),
+        ..Facts::default()
+    };
+    let event = Event::PolicyLoaded {
+        rules: policy.rule_count(),
+        outline: Box::new(policy.outline()),
+    };
+    (facts, event)
 }
 
 fn listeners(built: &Built) -> Listeners {

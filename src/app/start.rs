@@ -17,13 +17,12 @@ use crate::app::build::{self, Built};
 use crate::app::clock::SystemClock;
 use crate::app::config::settings::Target;
 use crate::app::operate::Operations;
-use crate::app::reload::Reloader;
+use crate::app::reload::{Reloader, loaded};
 use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, SQLSERVER, Wanted};
 use crate::app::tickets::TicketOffice;
 use crate::app::unresolved;
 use crate::app::watch::Watched;
 use crate::app::watching::keep_current;
-use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, Journal, JournalError, Normalised, Record};
 use crate::credential::{Broker, LoginName, Retire};
 use crate::domain::{Clock, Random, TargetName};
@@ -136,13 +135,8 @@ async fn serve_inside(
     };
     record(&shared.journal, Facts::default(), started());
     unresolved::take_up(&shared, settings.audit.directory.clone());
-    let (rules, version) = (built.policy.rule_count(), Arc::clone(built.policy.version()));
-    let policy = Some(PolicyFacts { rule: None, version });
-    let facts = Facts {
-        policy,
-        ..Facts::default()
-    };
-    record(&shared.journal, facts, Event::PolicyLoaded { rules });
+    let (facts, event) = loaded(&built.policy);
+    record(&shared.journal, facts, event);
     let threads = settings.threads;
     let reloader = Reloader::new(config, built, Arc::clone(&shared));
     let (reloader, snapshots) = reloader.map_err(StartError::Revocations)?;

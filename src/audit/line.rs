@@ -13,6 +13,7 @@ use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, 
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::TicketId;
 use crate::domain::incarnation::Incarnation;
+use crate::domain::outline::PolicyOutline;
 use crate::sql::tsql::{Name, Relations};
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -88,8 +89,10 @@ pub(super) enum Detail<'a> {
     Version {
         version: &'a str,
     },
-    Rules {
+    Policy {
         rules: usize,
+        #[serde(flatten)]
+        outline: &'a PolicyOutline,
     },
     Mistakes {
         mistakes: usize,
@@ -235,7 +238,10 @@ impl<'a> Detail<'a> {
     pub(super) fn of(event: &'a Event, fingerprints: &'a [Arc<str>]) -> Self {
         match event {
             Event::ServerStarted { version } => Self::Version { version },
-            Event::PolicyLoaded { rules } => Self::Rules { rules: *rules },
+            Event::PolicyLoaded { rules, outline } => Self::Policy {
+                rules: *rules,
+                outline,
+            },
             Event::PolicyRejected { mistakes } => Self::Mistakes { mistakes: *mistakes },
             Event::SecretRotated { what, which } => Self::Rotated {
                 what,

@@ -14,6 +14,7 @@ use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
 use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId, TicketId};
 use crate::domain::incarnation::Incarnation;
+use crate::domain::outline::PolicyOutline;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 /// What is known about a session so far. Shared by all of its records.
@@ -122,8 +123,10 @@ pub enum Event {
         version: &'static str,
     },
     ServerStopped,
+    /// A policy is in force from now on; what its version says, as far as one record can tell.
     PolicyLoaded {
         rules: usize,
+        outline: Box<PolicyOutline>,
     },
     PolicyRejected {
         mistakes: usize,

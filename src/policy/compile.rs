@@ -9,6 +9,7 @@ use cel::Env;
 
 use crate::domain::ids::ProviderName;
 use crate::domain::mistake::{Mistake, Place};
+use crate::domain::outline::PolicyFile;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 use super::admin::AdminRule;
@@ -53,6 +54,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Policy {
     version: Arc<str>,
+    files: Vec<PolicyFile>,
     roles: Vec<RoleDeclaration>,
     rules: Vec<Rule>,
     admin: Vec<AdminRule>,
@@ -63,6 +65,10 @@ impl Policy {
     /// SHA-256 in hex over the sources.
     pub const fn version(&self) -> &Arc<str> {
         &self.version
+    }
+
+    pub(super) fn files(&self) -> &[PolicyFile] {
+        &self.files
     }
 
     pub fn roles(&self) -> &[RoleDeclaration] {
@@ -133,6 +139,7 @@ pub fn load(sources: &[SourceText], around: &Surroundings) -> Result<Loaded, Vec
     let warnings = coverage::overlaps(&all_rules);
     let policy = Policy {
         version: version(&ordered),
+        files: ordered.iter().map(|source| file(source)).collect(),
         roles: all_roles,
         rules: all_rules,
         admin: all_admin,
@@ -170,13 +177,21 @@ fn version(ordered: &[&SourceText]) -> Arc<str> {
             digest.update(part);
         }
     }
-    let hex: String = digest
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Arc::from(hex)
+    Arc::from(hex(digest.finish().as_ref()))
+}
+
+/// The file by itself, so that a reviewer can find it in the repository that it came from.
+fn file(source: &SourceText) -> PolicyFile {
+    let name = source.path.file_name().unwrap_or_default();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, source.text.as_bytes());
+    PolicyFile {
+        name: name.to_string_lossy().into_owned(),
+        sha256: hex(digest.as_ref()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A place as people write it.

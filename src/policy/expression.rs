@@ -30,7 +30,7 @@ pub(super) struct Expression {
 
 impl fmt::Debug for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.program.source_info().source)
+        f.write_str(self.source())
     }
 }
 
@@ -44,6 +44,11 @@ impl Claims {
 }
 
 impl Expression {
+    /// As it was written.
+    pub(super) fn source(&self) -> &str {
+        &self.program.source_info().source
+    }
+
     /// The error is a sentence for the person who wrote it.
     pub(super) fn compile(source: &str, env: &Arc<Env>) -> Result<Self, String> {
         let program = env.compile(source).map_err(|errors| {

@@ -15,6 +15,7 @@ mod explain;
 mod expression;
 mod glob;
 mod matcher;
+mod outline;
 mod reading;
 mod resolve;
 mod rule;

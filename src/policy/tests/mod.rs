@@ -4,6 +4,7 @@ mod admin;
 mod decisions;
 mod examples;
 mod mistakes;
+mod outline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
