@@ -270,3 +270,159 @@ fn check_refuses_a_key_that_does_not_belong_to_its_certificate() {
     assert!(told.contains("tls: the private key does not match"), "{told}");
     assert!(told.contains("audit.signing_key"), "{told}");
 }
+
+/// A journal by hand: two transactions, one without an outcome, and a name that means harm.
+fn journal(folder: &Path) -> [String; 4] {
+    let record = |seq: u64, event: &str, rest: &str| {
+        format!(
+            r#"{{"v":1,"seq":{seq},"at":"2026-05-01T12:00:0{seq}.000000Z","installation":"i","replica":"r","epoch":1,"event":"{event}",{rest}}}"#
+        )
+    };
+    let facts = r#""session":"s-1","identity":{"provider":"p","subject":"ann\u001b[2J"},"target":"orders","database":"orders","role":"writer""#;
+    let lines = [
+        record(1, "session.opened", facts),
+        record(
+            2,
+            "transaction.outcome",
+            &format!(
+                r#"{facts},"correlation":[{{"id":"m-1","source":"set"}}],"detail":{{"number":1,"id":742,"began":"2026-05-01T12:00:01.500000Z","outcome":"committed","statements":[]}}"#
+            ),
+        ),
+        record(
+            3,
+            "transaction.intent",
+            &format!(
+                r#"{facts},"detail":{{"number":2,"began":"2026-05-01T12:00:02.500000Z","statements":[]}}"#
+            ),
+        ),
+        record(4, "session.closed", facts),
+    ];
+    fs::create_dir(folder.join("audit")).unwrap();
+    let text = lines.join("\n") + "\n";
+    fs::write(folder.join("audit/segment-0000000000000001.jsonl"), text).unwrap();
+    lines
+}
+
+#[test]
+fn audit_show_lists_transactions_or_the_records_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = journal(folder.path());
+    let directory = folder.path().join("audit");
+    let show = |filter: &[&str]| {
+        let base = ["audit", "show", "--directory", directory.to_str().unwrap()];
+        gatepost(&[&base, filter].concat())
+    };
+    let table = out(&show(&[]));
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(
+        table.contains("ann\\u{1b}[2J") && !table.contains('\u{1b}'),
+        "{table}"
+    );
+    assert!(table.lines().nth(2).unwrap().contains("unknown"), "{table}");
+    let unknown = out(&show(&["--outcome", "unknown", "--json"]));
+    assert!(
+        unknown.lines().count() == 1 && unknown.contains("\"number\":2"),
+        "{unknown}"
+    );
+    let all = out(&show(&["--records", "--format", "json"]));
+    assert_eq!(all, lines.join("\n") + "\n");
+    let last = out(&show(&["--event", "session.*", "--json", "--limit", "1"]));
+    assert_eq!(last, lines[3].clone() + "\n");
+    let timed = out(&show(&[
+        "--records",
+        "--json",
+        "--from",
+        "2026-05-01T12:00:03Z",
+        "--to",
+        "2026-05-02",
+    ]));
+    assert_eq!(timed, lines[2..].join("\n") + "\n");
+    for nothing in [["--subject", "ann"], ["--from", "1s"]] {
+        let output = show(&nothing);
+        assert_eq!(code(&output), 1, "{nothing:?}");
+    }
+    assert_eq!(code(&show(&["--from", "yesterday"])), 2);
+}
+
+#[test]
+fn audit_show_follows_until_it_is_interrupted() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let lines = journal(folder.path());
+    let directory = folder.path().join("audit");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["audit", "show", "--follow", "--json", "-n", "1", "--directory"])
+        .arg(&directory)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert_eq!(told.next().unwrap(), lines[3]);
+    // A new segment, and a line that is written in two pieces.
+    let fifth = lines[3].replace("\"seq\":4", "\"seq\":5");
+    let mut segment = fs::File::create(directory.join("segment-0000000000000005.jsonl")).unwrap();
+    segment.write_all(&fifth.as_bytes()[..20]).unwrap();
+    segment.write_all(&fifth.as_bytes()[20..]).unwrap();
+    segment.write_all(b"\n").unwrap();
+    assert_eq!(told.next().unwrap(), fifth);
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupted.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn audit_report_says_that_a_journal_is_not_sound_and_audit_export_takes_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    journal(folder.path());
+    let directory = folder.path().join("audit");
+    let directory = directory.to_str().unwrap();
+    for (format, begins) in [
+        ("ocsf", "{\"activity_id\""),
+        ("cef", "CEF:0|"),
+        ("rfc5424", "<110>1 "),
+    ] {
+        let exported = out(&gatepost(&[
+            "audit",
+            "export",
+            "--directory",
+            directory,
+            "--format",
+            format,
+            "--event",
+            "session.*",
+        ]));
+        assert_eq!(exported.lines().count(), 2, "{exported}");
+        assert!(
+            exported.lines().all(|line| line.starts_with(begins)),
+            "{exported}"
+        );
+    }
+    let report = |rest: &[&str]| gatepost(&[&["audit", "report", "--directory", directory], rest].concat());
+    assert_eq!(code(&report(&["--control", "CC9.9"])), 2);
+    let without_key = report(&["--from", "2026-05-01"]);
+    assert_eq!(code(&without_key), 1);
+    assert!(err(&without_key).contains("signing.pub"), "{}", err(&without_key));
+    let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    fs::write(folder.path().join("audit/signing.pub"), public).unwrap();
+    let output = report(&["--from", "2026-05-01", "--to", "2026-05-02", "--format", "json"]);
+    assert_eq!(code(&output), 1, "the lines are not chained");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["chain"]["result"], "broken");
+    assert_eq!(json["access"]["identities"][0]["sessions"], 1);
+    let page = folder.path().join("q.html");
+    let output = report(&[
+        "--from",
+        "2026-05-01",
+        "--to",
+        "2026-05-02",
+        "--output",
+        page.to_str().unwrap(),
+    ]);
+    assert!(out(&output).is_empty());
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(text.contains("NOT SOUND") && !text.contains('\u{1b}'));
+}

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::audit::reading::{Key, Said, Told, newest, told};
 use crate::audit::record::{Doubtful, Evidence, IdentityFacts, Outcome};
-use crate::audit::verify::lines_of;
+use crate::audit::stored::lines_of;
 use crate::domain::ids::SessionId;
 use crate::domain::target::TargetName;
 

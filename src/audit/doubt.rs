@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::audit::marker::Lsn;
 use crate::audit::reading::{Key, Said, Told, newest, told};
 use crate::audit::record::{Event, Facts, Outcome, Record};
-use crate::audit::verify::lines_of;
+use crate::audit::stored::lines_of;
 use crate::domain::correlation::Correlation;
 use crate::domain::incarnation::Incarnation;
 use crate::domain::target::Engine;

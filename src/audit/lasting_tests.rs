@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::chain::Line;
+use super::filter::Filter;
 use super::heads::{SecondPlace, kept_in};
 use super::journal::*;
 use super::key::{PublicKey, SigningKey};
@@ -429,7 +430,7 @@ fn old_segments_are_compressed_and_read_like_others() {
     let proof = prove(directory.path(), 1).unwrap();
     proof.verify(&Keys::new([public.clone()])).unwrap();
     assert!(
-        show::rows(directory.path(), &show::Filter::default())
+        show::rows(directory.path(), &Filter::default())
             .unwrap()
             .is_empty()
     );

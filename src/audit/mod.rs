@@ -11,16 +11,23 @@
 pub mod attempts;
 pub mod chain;
 pub mod doubt;
+pub mod entry;
+pub mod export;
+pub mod filter;
+pub mod follow;
 pub mod heads;
 pub mod journal;
 pub mod key;
 pub mod marker;
 pub mod proof;
 pub mod record;
+pub mod report;
 pub mod retention;
 pub mod rotation;
 pub mod show;
+pub mod table;
 pub mod verify;
+pub mod wording;
 
 mod group;
 mod line;
@@ -47,6 +54,8 @@ pub use record::{
 
 #[cfg(test)]
 mod lasting_tests;
+#[cfg(test)]
+mod specimens;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]

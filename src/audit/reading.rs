@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::audit::marker::Lsn;
 use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome, Scope};
-use crate::audit::verify::segments;
+use crate::audit::stored::segments;
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::{ProviderName, RoleName, SessionId, TicketId};
 use crate::domain::incarnation::Incarnation;

@@ -1,36 +1,16 @@
 //! What an auditor asks of a journal: one row per transaction, with its correlation ids and outcome.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::audit::verify::{lines_of, segments};
+use crate::audit::entry::{Entry, ReadError, entries};
+use crate::audit::filter::{Filter, UNKNOWN, wanted};
+use crate::audit::table::harmless;
 
-/// Which transactions. What is not set does not restrict.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Part of the provider, subject, client id, tenant or name; upper and lower case alike.
-    pub identity: Option<String>,
-    /// A whole correlation id.
-    pub correlation: Option<String>,
-    /// The engine's transaction id.
-    pub xid: Option<u64>,
-    /// By the time the transaction began: from here on …
-    pub from: Option<SystemTime>,
-    /// … and before this.
-    pub until: Option<SystemTime>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ShowError {
-    #[error("cannot read the journal")]
-    Read(#[from] std::io::Error),
-    #[error("{file}, line {line} is not an audit record; run \"gatepost audit verify\"")]
-    NotARecord { file: String, line: u64 },
-}
+/// Kinds of statements that a row of the table names.
+const KINDS_SHOWN: usize = 6;
 
 /// One transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,142 +35,130 @@ pub struct Row {
     pub statements: Vec<RowStatement>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RowStatement {
     pub fingerprint: String,
     pub kind: String,
-    #[serde(default)]
     pub rows: Option<u64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Read {
-    event: String,
-    epoch: u64,
-    session: String,
-    identity: ReadIdentity,
-    target: String,
-    database: String,
-    role: String,
-    login: String,
-    correlation: Vec<ReadCorrelation>,
-    detail: serde_json::Value,
+/// Collects the records of each transaction to a row.
+struct Gathering<'a> {
+    filter: &'a Filter,
+    /// Not settled yet, by session and number; those under way, and what a crash left.
+    open: BTreeMap<(String, u64), (u64, Row)>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ReadIdentity {
-    provider: String,
-    subject: String,
-    client_id: Option<String>,
-    tenant: Option<String>,
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ReadCorrelation {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct ReadTransaction {
-    number: u64,
-    id: Option<u64>,
-    began: String,
-    outcome: Option<String>,
-    scope: Option<String>,
-    statements: Vec<RowStatement>,
-}
-
-/// A later verdict on a transaction.
-#[derive(Deserialize)]
-struct ReadReconciled {
-    of_epoch: u64,
-    number: u64,
-    outcome: String,
-}
-
-/// The transactions that match, in the order in which they were first recorded. It shows what is
-/// written; whether that can be trusted is for `verify` to say.
-pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ShowError> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut places: HashMap<(u64, String, u64), usize> = HashMap::new();
-    for spot in segments(directory)?.into_iter().flat_map(lines_of) {
-        let bytes = spot.bytes?;
-        let Some(text) = bytes.strip_suffix(b"\n") else {
-            continue;
-        };
-        let wrong = || ShowError::NotARecord {
-            file: spot.file.display().to_string(),
-            line: spot.line,
-        };
-        let read: Read = serde_json::from_slice(text).map_err(|_| wrong())?;
-        if !read.event.starts_with("transaction.") {
-            continue;
-        }
-        if read.event == "transaction.reconciled" {
-            let reconciled = serde_json::from_value(read.detail).map_err(|_| wrong())?;
-            let ReadReconciled {
-                of_epoch,
-                number,
-                outcome,
-            } = reconciled;
-            if let Some(place) = places.get(&(of_epoch, read.session, number))
-                && let Some(row) = rows.get_mut(*place)
-            {
-                row.outcome = Some(outcome);
-            }
-            continue;
-        }
-        let epoch = read.epoch;
-        let row = row(read).ok_or_else(wrong)?;
-        if let Some(known) = places
-            .get(&(epoch, row.session.clone(), row.number))
-            .and_then(|place| rows.get_mut(*place))
-        {
-            merge(known, row);
-        } else {
-            places.insert((epoch, row.session.clone(), row.number), rows.len());
-            rows.push(row);
+/// Hands the transactions that match to `emit`, each once: those that were settled in the order in which
+/// that was recorded, and after them those whose outcome is not known. So only the latter are kept in
+/// memory. It shows what is written; whether that can be trusted is for `verify` to say.
+pub fn transactions<E: From<ReadError>>(
+    directory: &Path,
+    filter: &Filter,
+    emit: &mut dyn FnMut(Row) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut gathering = Gathering {
+        filter,
+        open: BTreeMap::new(),
+    };
+    for found in entries(directory)? {
+        let entry = found?.entry;
+        if let Some(row) = gathering.take(entry) {
+            emit(row)?;
         }
     }
-    rows.retain(|row| filter.admits(row));
+    let mut left: Vec<_> = gathering.open.into_values().collect();
+    left.sort_by_key(|(seq, _)| *seq);
+    for (_, row) in left {
+        if admits(filter, &row) {
+            emit(row)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`transactions`], all at once.
+pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ReadError> {
+    let mut rows = Vec::new();
+    transactions(directory, filter, &mut |row| {
+        rows.push(row);
+        Ok::<_, ReadError>(())
+    })?;
     Ok(rows)
 }
 
-fn row(read: Read) -> Option<Row> {
-    let transaction: ReadTransaction = serde_json::from_value(read.detail).ok()?;
-    Some(Row {
-        began: transaction.began,
-        session: read.session,
-        number: transaction.number,
-        provider: read.identity.provider,
-        subject: read.identity.subject,
-        name: read.identity.name,
-        client_id: read.identity.client_id,
-        tenant: read.identity.tenant,
-        target: read.target,
-        database: read.database,
-        role: read.role,
-        login: read.login,
-        xid: transaction.id,
-        outcome: transaction.outcome,
-        scope: transaction.scope,
-        correlation: read.correlation.into_iter().map(|one| one.id).collect(),
-        statements: transaction.statements,
-    })
+impl Gathering<'_> {
+    /// Takes one record in; gives a row back that is settled, and wanted.
+    fn take(&mut self, entry: Entry) -> Option<Row> {
+        if !entry.is_transaction() || !self.filter.admits_origin(&entry) {
+            return None;
+        }
+        let seq = entry.seq;
+        let is_verdict = entry.event == "transaction.reconciled";
+        let later = row(entry);
+        let key = (later.session.clone(), later.number);
+        if is_verdict && !self.open.contains_key(&key) {
+            // On a transaction that was shown, or is not wanted.
+            return None;
+        }
+        let (first, row) = match self.open.remove(&key) {
+            Some((first, mut known)) => {
+                merge(&mut known, later);
+                (first, known)
+            }
+            None => (seq, later),
+        };
+        // What is in doubt or prepared is decided later.
+        let settled = row
+            .outcome
+            .as_deref()
+            .is_some_and(|outcome| !["in_doubt", "prepared"].contains(&outcome));
+        if settled {
+            return admits(self.filter, &row).then_some(row);
+        }
+        self.open.insert(key, (first, row));
+        None
+    }
+}
+
+fn row(entry: Entry) -> Row {
+    let statements = entry.statements().map(|one| RowStatement {
+        fingerprint: one.fingerprint.to_owned(),
+        kind: one.kind.to_owned(),
+        rows: one.rows,
+    });
+    let statements = statements.collect();
+    let text = |member| entry.text(member).map(str::to_owned);
+    let (xid, outcome, scope) = (entry.number("id"), text("outcome"), text("scope"));
+    let identity = entry.identity.clone().unwrap_or_default();
+    Row {
+        began: text("began").unwrap_or_else(|| entry.at.clone()),
+        number: entry.number("number").unwrap_or_default(),
+        session: entry.session.unwrap_or_default(),
+        provider: identity.provider,
+        subject: identity.subject,
+        name: identity.name,
+        client_id: identity.client_id,
+        tenant: identity.tenant,
+        target: entry.target.unwrap_or_default(),
+        database: entry.database.unwrap_or_default(),
+        role: entry.role.unwrap_or_default(),
+        login: entry.login.unwrap_or_default(),
+        xid,
+        outcome,
+        scope,
+        correlation: entry.correlation.into_iter().map(|one| one.id).collect(),
+        statements,
+    }
 }
 
 /// The later record knows more; what only the earlier knew stays.
 fn merge(known: &mut Row, later: Row) {
-    let mut correlation = std::mem::take(&mut known.correlation);
     for id in later.correlation {
-        if !correlation.contains(&id) {
-            correlation.push(id);
+        if !known.correlation.contains(&id) {
+            known.correlation.push(id);
         }
     }
-    known.correlation = correlation;
     known.xid = later.xid.or(known.xid);
     known.outcome = later.outcome.or(known.outcome.take());
     known.scope = later.scope.or(known.scope.take());
@@ -199,84 +167,92 @@ fn merge(known: &mut Row, later: Row) {
     }
 }
 
-impl Filter {
-    fn admits(&self, row: &Row) -> bool {
-        let names = [
-            Some(&row.provider),
-            Some(&row.subject),
-            row.name.as_ref(),
-            row.client_id.as_ref(),
-            row.tenant.as_ref(),
-        ];
-        let is_named = |part: &String| {
-            let part = part.to_lowercase();
-            names
-                .iter()
-                .flatten()
-                .any(|name| name.to_lowercase().contains(&part))
-        };
-        let began = humantime::parse_rfc3339(&row.began).ok();
-        self.identity.as_ref().is_none_or(is_named)
-            && self
-                .correlation
-                .as_ref()
-                .is_none_or(|id| row.correlation.contains(id))
-            && self.xid.is_none_or(|xid| row.xid == Some(xid))
-            && self
-                .from
-                .is_none_or(|from| began.is_some_and(|began| began >= from))
-            && self
-                .until
-                .is_none_or(|until| began.is_some_and(|began| began < until))
+fn admits(filter: &Filter, row: &Row) -> bool {
+    let outcome = row.outcome.as_deref().unwrap_or(UNKNOWN);
+    let began = humantime::parse_rfc3339(&row.began).ok();
+    let is_correlated = |id: &String| row.correlation.contains(id);
+    wanted(filter.outcome.as_deref(), Some(outcome))
+        && filter.correlation.as_ref().is_none_or(is_correlated)
+        && filter.xid.is_none_or(|xid| row.xid == Some(xid))
+        && filter.admits_time(began)
+}
+
+/// The heads of the table of transactions.
+pub const HEADS: [&str; 8] = [
+    "BEGAN",
+    "IDENTITY",
+    "ROLE",
+    "DATABASE",
+    "CORRELATION",
+    "XID",
+    "OUTCOME",
+    "STATEMENTS",
+];
+/// The columns of it that are never cut.
+pub const RIGID: [usize; 3] = [0, 5, 6];
+
+/// A time with so many digits of its fraction; the record has them all.
+fn instant(at: &str, digits: usize) -> String {
+    match at.split_once('.') {
+        Some((second, _)) if digits == 0 => format!("{second}Z"),
+        Some((second, rest)) => {
+            let fraction: String = rest.trim_end_matches('Z').chars().take(digits).collect();
+            format!("{second}.{fraction}Z")
+        }
+        None => at.to_owned(),
     }
 }
 
-/// Rows as a table for people. Control characters cannot reach the terminal.
-pub struct Table<'a>(pub &'a [Row]);
-
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = [
-            "BEGAN",
-            "IDENTITY",
-            "ROLE",
-            "DATABASE",
-            "CORRELATION",
-            "XID",
-            "OUTCOME",
-            "STATEMENTS",
-        ];
-        let mut lines = vec![heads.map(str::to_owned)];
-        lines.extend(self.0.iter().map(cells));
-        let mut widths = [0; 8];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        for line in &lines {
-            let padded: Vec<_> = line
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            writeln!(f, "{}", padded.join("  ").trim_end())?;
-        }
-        Ok(())
+/// A row of the table, harmless to a terminal.
+pub fn cells(row: &Row) -> Vec<String> {
+    let mut kinds: Vec<_> = row.statements.iter().map(|one| one.kind.as_str()).collect();
+    kinds.dedup();
+    if kinds.len() > KINDS_SHOWN {
+        kinds.truncate(KINDS_SHOWN);
+        kinds.push("…");
     }
-}
-
-fn cells(row: &Row) -> [String; 8] {
-    let kinds: Vec<_> = row.statements.iter().map(|one| one.kind.as_str()).collect();
     let cells = [
-        row.began.clone(),
+        instant(&row.began, 3),
         format!("{}/{}", row.provider, row.name.as_ref().unwrap_or(&row.subject)),
         row.role.clone(),
         format!("{}/{}", row.target, row.database),
         row.correlation.join(","),
         row.xid.map_or_else(|| "-".to_owned(), |xid| xid.to_string()),
-        row.outcome.clone().unwrap_or_else(|| "unknown".to_owned()),
+        row.outcome.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         kinds.join(","),
     ];
-    cells.map(|cell| cell.replace(char::is_control, "\u{fffd}"))
+    cells.iter().map(|cell| harmless(cell)).collect()
+}
+
+/// The heads of the table of records.
+pub const RECORD_HEADS: [&str; 6] = ["AT", "EVENT", "WHO", "ROLE@TARGET", "SESSION", "WHAT"];
+/// The columns of it that are never cut.
+pub const RECORD_RIGID: [usize; 3] = [0, 1, 4];
+
+/// The column of it that is cut last.
+pub const RECORD_FAVOURED: usize = 5;
+/// How wide its columns are at least while a journal is followed: as wide as most records need.
+pub const RECORD_LEAST: [usize; 6] = [20, 20, 14, 14, 22, 20];
+
+/// A record as a row of the table, harmless to a terminal.
+pub fn record_cells(entry: &Entry) -> Vec<String> {
+    // Of a stranger nothing is known but the address.
+    let who = match &entry.identity {
+        Some(who) => format!("{}/{}", who.provider, who.shown()),
+        None => entry.address().unwrap_or_default().to_owned(),
+    };
+    let place = match (&entry.role, &entry.target) {
+        (Some(role), Some(target)) => format!("{role}@{target}"),
+        (None, Some(target)) => format!("@{target}"),
+        (role, None) => role.clone().unwrap_or_default(),
+    };
+    let cells = [
+        instant(&entry.at, 0),
+        entry.event.clone(),
+        who,
+        place,
+        entry.session.clone().unwrap_or_default(),
+        crate::audit::wording::summary(entry),
+    ];
+    cells.iter().map(|cell| harmless(cell)).collect()
 }

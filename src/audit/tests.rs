@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::chain::Line;
+use super::filter::Filter;
 use super::heads::SecondPlace;
 use super::journal::*;
 use super::key::{self, PublicKey};
@@ -15,7 +16,7 @@ use super::record::*;
 use super::retention::Retention;
 use super::rotation::Keys;
 use super::segment::{Directory, Files, SegmentFile};
-use super::show::{self, Filter};
+use super::show;
 use super::stored::{self, Current, Source};
 use super::verify::{self, Fault};
 use super::walk::{Kept, Walk};
@@ -336,7 +337,7 @@ fn a_full_disk_refuses_and_recovers_and_keeps_outcomes() {
     .unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].outcome.as_deref(), Some("committed"));
-    assert!(show::Table(&rows).to_string().contains("msg-1"));
+    assert!(show::cells(&rows[0]).contains(&"msg-1".to_owned()));
     let text = fs::read_to_string(segment(directory.path())).unwrap();
     assert!(!text.contains("hunter2"));
     // Once, and once more because a failed write makes the writer forget what it has recorded.

@@ -14,7 +14,7 @@ use crate::audit::stored::Files;
 use crate::audit::walk::{Kept, Walk};
 
 pub use crate::audit::stored::Spot;
-pub(super) use crate::audit::stored::{lines_of, segments};
+use crate::audit::stored::segments;
 
 /// What a sound journal holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,7 +10,11 @@ use crate::audit::PublicKey;
 use crate::audit::rotation::Keys;
 use crate::cli::{Answer, Failure, check, with_causes};
 
+mod export;
+mod output;
 mod prove;
+mod report;
+mod select;
 mod show;
 mod verify;
 mod verify_proof;
@@ -26,9 +30,11 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     Verify(verify::Arguments),
-    Show(show::Arguments),
     Prove(prove::Arguments),
     VerifyProof(verify_proof::Arguments),
+    Show(Box<show::Arguments>),
+    Report(report::Arguments),
+    Export(Box<export::Arguments>),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
@@ -37,6 +43,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
         What::Show(arguments) => show::run(arguments),
         What::Prove(arguments) => prove::run(arguments),
         What::VerifyProof(arguments) => verify_proof::run(arguments),
+        What::Report(arguments) => report::run(arguments),
+        What::Export(arguments) => export::run(arguments),
     }
 }
 

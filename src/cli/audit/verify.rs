@@ -14,7 +14,7 @@ use crate::cli::{Answer, Failure, complain, say, with_causes};
 
 /// Beside the segments; good for a first look, not for proof: who can rewrite the journal can
 /// rewrite it too.
-const KEY_BESIDE: &str = "signing.pub";
+pub(super) const KEY_BESIDE: &str = "signing.pub";
 
 /// Prove that no record was changed, removed, inserted or reordered; name the first that was.
 ///
