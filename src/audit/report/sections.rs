@@ -4,8 +4,8 @@ use crate::audit::report::bounded::Listing;
 use crate::audit::report::control::Control;
 use crate::audit::report::model::*;
 use crate::audit::report::tables::{
-    Cell, Section, Table, alarm_if_any, code, counted, happenings, listing, names, record, row,
-    summary_table, tally_table, text, time,
+    Cell, Section, Table, alarm_if_any, code, counted, counted_or_zero, happenings, listing, names, record,
+    row, summary_table, tally_table, text, time,
 };
 
 /// For which controls a section is evidence.
@@ -257,7 +257,7 @@ fn break_glass(part: &BreakGlassPart) -> Section {
         name: "break_glass",
         title: "Emergency roles",
         controls: controls_of("break_glass"),
-        evidence: "Roles that policy marks as `break_glass` are never chosen by default; each session that asked \
+        evidence: "Roles that policy marks as break_glass are never chosen by default; each session that asked \
                    for one is listed.",
         limits: "Why it was used, and who agreed, is not in the journal.",
         tables: vec![
@@ -299,7 +299,7 @@ fn credentials(part: &CredentialPart) -> Section {
     let mut rows = vec![
         row("logins minted", Cell::Number(part.minted)),
         row("renewed", Cell::Number(part.renewed)),
-        row("disabled", counted(&part.disabled)),
+        row("disabled", counted_or_zero(&part.disabled)),
         row("dropped", Cell::Number(part.dropped)),
         row(
             "not expired when the period ended",
@@ -357,7 +357,7 @@ fn refusals(part: &RefusalPart) -> Section {
         title: "What was refused",
         controls: controls_of("refusals"),
         evidence: "Everybody who was turned away. Of many from one address or identity the first of each minute \
-                   are recorded one by one, and the others counted (`summed_up`).",
+                   are recorded one by one, and the others counted (summed_up).",
         limits: "Counts of the minute before a crash can be missing. Connections that sent nothing are not \
                  refusals.",
         tables: vec![
@@ -481,9 +481,12 @@ fn gaps(part: &GapPart) -> Section {
             "partial: one record may stand for several commits",
             Cell::Number(part.partial),
         ),
-        row("settled afterwards from evidence", counted(&part.reconciled)),
         row(
-            "runs that ended without `server.stopped`",
+            "settled afterwards from evidence",
+            counted_or_zero(&part.reconciled),
+        ),
+        row(
+            "runs that ended without server.stopped",
             alarm_if_any(part.unstopped.total()),
         ),
     ];

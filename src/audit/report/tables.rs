@@ -98,6 +98,13 @@ pub(super) fn counted<const KEYS: usize>(tally: &Tally<KEYS>) -> Cell {
     Cell::Listed(parts)
 }
 
+pub(super) fn counted_or_zero<const KEYS: usize>(tally: &Tally<KEYS>) -> Cell {
+    if tally.total() == 0 {
+        return Cell::Number(0);
+    }
+    counted(tally)
+}
+
 pub(super) fn names<const KEYS: usize>(tally: &Tally<KEYS>) -> Cell {
     let mut parts: Vec<_> = tally
         .sorted()
