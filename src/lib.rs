@@ -24,6 +24,7 @@ pub mod upstream;
 
 // Floor 5: the story of one client connection.
 pub mod session;
+pub mod sink;
 
 // Floor 6: doors.
 pub mod admin;

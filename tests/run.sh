@@ -143,7 +143,7 @@ count_cargo_test() {
 echo "== What the tests need"
 if [ -n "$setup" ]; then
     missing=
-    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rust_drivers; do
+    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rsyslog rust_drivers; do
         if attempt "setup-$part" "tests/setup/$part.sh"; then
             passed=$((passed + 1))
             good "$(sed -n 's/^setup: //p' "$log" | tail -1)"
@@ -162,7 +162,7 @@ if [ -n "$setup" ]; then
         note "An administrator can install all of it on Debian:"
         note "apt-get install gcc libc6-dev libssl-dev pkg-config postgresql-15 postgresql-client-15 nats-server" \
             "activemq python3-venv npm default-jdk-headless libpostgresql-jdbc-java libjtds-java freetds-bin" \
-            "libltdl7 libkrb5-3 libgssapi-krb5-2"
+            "libltdl7 libkrb5-3 libgssapi-krb5-2 rsyslog rsyslog-gnutls"
     fi
 fi
 

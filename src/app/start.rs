@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::admin::Proxy;
 use crate::app::build::{self, Built};
 use crate::app::clock::SystemClock;
-use crate::app::config::settings::Target;
+use crate::app::config::settings::{Settings, Target};
 use crate::app::operate::Operations;
 use crate::app::reload::{Reloader, loaded};
 use crate::app::run::{self, DRAIN_WITHIN, Doors, Plan, RunError, SQLSERVER, Wanted};
@@ -32,6 +32,7 @@ use crate::session::directory::{Destination, Directory};
 use crate::session::registry::Registry;
 use crate::session::snapshot::Snapshots;
 use crate::session::{self, Counters, Door, Gate, OutcomeDesk, WrongKeys};
+use crate::sink::{self, Sink};
 use crate::sql::fingerprint;
 use crate::tls::{ClientTls, SystemRandom};
 use crate::upstream::dial::TargetAddress;
@@ -55,6 +56,12 @@ pub enum StartError {
     Run(#[from] RunError),
     #[error("cannot use the audit journal")]
     Journal(#[source] JournalError),
+    #[error("cannot send audit records on to \"{name}\"")]
+    Sink {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read the list of revocations beside the journal; without it nobody may be let in")]
     Revocations(#[source] io::Error),
 }
@@ -74,6 +81,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) drain: Drain,
+    pub(super) sinks: Vec<Sink>,
 }
 
 /// Where the doors are, once they are open.
@@ -164,6 +172,10 @@ async fn serve_inside(
     }
     record(&shared.journal, Facts::default(), Event::ServerStopped);
     shared.journal.clone().close().await;
+    // Behind the last record of all.
+    for sink in &shared.sinks {
+        sink.close().await;
+    }
     Ok(ending?)
 }
 
@@ -318,6 +330,15 @@ fn announce(doors: &Doors) -> Option<Addresses> {
     })
 }
 
+/// They begin to read at once; the journal is open by then.
+fn sinks(settings: &Settings) -> Result<Vec<Sink>, StartError> {
+    let start = |settings: &sink::Settings| {
+        let name = settings.name.clone();
+        Sink::start(settings.clone()).map_err(|source| StartError::Sink { name, source })
+    };
+    settings.audit.sinks.iter().map(start).collect()
+}
+
 fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
@@ -366,6 +387,7 @@ fn share(built: &Built, control: &Handle) -> Result<Shared, StartError> {
         clock,
         random,
         drain: Drain::new(),
+        sinks: sinks(settings)?,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::admin::{Unready, Watch};
 use crate::app::process;
 use crate::app::reload::Reloader;
 use crate::app::start::Shared;
+use crate::sink;
 
 /// Looks at what the threads share.
 #[derive(Debug)]
@@ -238,6 +239,7 @@ impl Watched {
         for (result, count) in [("kept", measures.heads_kept), ("failed", measures.heads_failed)] {
             heads.sample(&[("result", result)], count);
         }
+        self.sinks(page);
         if let Some(free) = process::free_bytes(&self.reloader.built().settings.audit.directory) {
             page.family(
                 "gatepost_audit_disk_free_bytes",
@@ -246,6 +248,33 @@ impl Watched {
             )
             .sample(&[], free);
         }
+    }
+
+    fn sinks(&self, page: &mut Page) {
+        let mut family = |name, kind, help, value: fn(&sink::Measures) -> u64| {
+            let mut samples = page.family(name, kind, help);
+            for sink in &self.shared.sinks {
+                samples.sample(&[("sink", sink.name())], value(&sink.measures()));
+            }
+        };
+        family(
+            "gatepost_audit_sink_sent_total",
+            Kind::Counter,
+            "Audit records that were sent on.",
+            |it| it.sent,
+        );
+        family(
+            "gatepost_audit_sink_failures_total",
+            Kind::Counter,
+            "Attempts to send audit records on that failed.",
+            |it| it.failures,
+        );
+        family(
+            "gatepost_audit_sink_behind",
+            Kind::Gauge,
+            "Audit records of the journal that were not sent on yet.",
+            |it| it.behind,
+        );
     }
 
     fn policy(&self, page: &mut Page) {

@@ -1,6 +1,8 @@
 //! Reading a journal while it is written: what is there, and then, at each look, what has been added,
 //! also across the change to a new segment.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::audit::entry::{Entry, Found, ReadError};
@@ -59,7 +61,7 @@ impl Follower {
         loop {
             let files = segments(&self.directory).map_err(ReadError::Read)?;
             let next = match &self.open {
-                None => files.first().cloned(),
+                None => beginning(&files, self.seen).cloned(),
                 Some(open) => files.into_iter().find(|file| *file > open.path),
             };
             self.read_open(emit)?;
@@ -83,7 +85,11 @@ impl Follower {
                 Next::Found(found) if is_fresh || found.entry.seq == self.seen + 1 || self.seen == 0 => {
                     self.seen = found.entry.seq;
                     self.stuck = 0;
-                    emit(*found)?;
+                    if let Err(enough) = emit(*found) {
+                        // The next look goes on behind it.
+                        self.open = Some(open);
+                        return Err(enough);
+                    }
                 }
                 Next::Found(_) | Next::Amiss if !is_fresh => {
                     open = Open::new(open.path);
@@ -108,6 +114,35 @@ impl Follower {
         self.open = Some(open);
         Ok(())
     }
+}
+
+/// The segment that holds the record behind `seen`; the first one that is left, where that one is gone.
+fn beginning(files: &[PathBuf], seen: u64) -> Option<&PathBuf> {
+    let earlier = files.iter().take_while(|file| {
+        let first = first_seq(file);
+        first.is_some_and(|first| first <= seen.saturating_add(1))
+    });
+    earlier.last().or_else(|| files.first())
+}
+
+/// Of `segment-0000000000000042.jsonl`.
+fn first_seq(file: &Path) -> Option<u64> {
+    let name = file.file_name()?.to_str()?.strip_prefix("segment-")?;
+    name.split('.').next()?.parse().ok()
+}
+
+/// The number of the newest whole record of a journal, from the end of its last segment.
+pub fn newest(directory: &Path) -> Option<u64> {
+    /// Records have a few KiB as a rule; a longer one makes the answer that of the record before.
+    const END_BYTES: u64 = 256 * 1024;
+    let mut file = File::open(segments(directory).ok()?.last()?).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))
+        .ok()?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).ok()?;
+    let mut lines = end.split_inclusive(|byte| *byte == b'\n').rev();
+    lines.find_map(|line| Some(Entry::read(line.strip_suffix(b"\n")?)?.seq))
 }
 
 impl Open {

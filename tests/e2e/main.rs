@@ -41,6 +41,7 @@ mod reconcile;
 mod reload;
 mod rotation;
 mod secrets;
+mod sinks;
 mod sqlserver;
 mod tickets;
 mod timers;

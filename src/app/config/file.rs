@@ -314,6 +314,53 @@ section! {
         previous_signing_key: Option<Written<SecretRef>>,
         heads: Option<Heads>,
         retention: Option<Retention>,
+        /// Where records are sent on to, beside the journal.
+        sinks: Option<Written<Named<Sink>>>,
+    } later []
+}
+
+section! {
+    /// Where records are sent on to: one of the two.
+    Sink {
+        syslog: Option<Must<Written<SyslogSink>>>,
+        otlp: Option<Must<Written<OtlpSink>>>,
+    } later []
+}
+
+section! {
+    /// Syslog over TLS.
+    SyslogSink {
+        /// `host:port`.
+        address: Must<Written<String>>,
+        /// PEM file of the certificate authority. Default: the system's roots.
+        ca: Option<Written<String>>,
+        /// Without TLS.
+        allow_plaintext: Option<Written<bool>>,
+        /// Default: rfc5424.
+        form: Option<Written<SyslogForm>>,
+    } later []
+}
+
+choice! {
+    /// What a message is.
+    SyslogForm {
+        Rfc5424 = "rfc5424",
+        Cef = "cef",
+        Ocsf = "ocsf",
+    } later []
+}
+
+section! {
+    /// OpenTelemetry's logs over HTTP, as JSON.
+    OtlpSink {
+        /// `https://host:4318/v1/logs`.
+        url: Must<Written<String>>,
+        /// PEM file of the certificate authority. Default: the system's roots.
+        ca: Option<Written<String>>,
+        /// A bearer token for the receiver.
+        token: Option<Written<SecretRef>>,
+        /// Permits `http://`.
+        allow_plaintext: Option<Written<bool>>,
     } later []
 }
 

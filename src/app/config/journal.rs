@@ -22,8 +22,11 @@ impl Resolver<'_, '_, '_> {
         let durability = written.durability.as_ref();
         let heads = self.second_place(written.heads.as_ref());
         let retention = self.retention(written.retention.as_ref());
+        let directory = self.path(&written.directory.get()?.value);
+        let sinks = self.sinks(written.sinks.as_ref(), &directory);
         Some(Audit {
-            directory: self.path(&written.directory.get()?.value),
+            directory,
+            sinks: sinks?,
             durability: durability.map_or(Durability::Strict, |durability| durability.value),
             signing_key: signing_key?,
             previous_signing_key: match previous {

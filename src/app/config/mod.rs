@@ -11,6 +11,7 @@ mod journal;
 mod providers;
 mod read;
 mod resolve;
+mod sinks;
 mod tickets;
 mod yaml;
 

@@ -270,7 +270,7 @@ impl Resolver<'_, '_, '_> {
         })
     }
 
-    fn host_and_port(&mut self, address: &Written<String>) -> Option<(String, u16)> {
+    pub(super) fn host_and_port(&mut self, address: &Written<String>) -> Option<(String, u16)> {
         let split = address.value.rsplit_once(':');
         let parsed =
             split.and_then(|(host, port)| Some((host, port.parse::<u16>().ok().filter(|port| *port > 0)?)));

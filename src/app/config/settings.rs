@@ -16,6 +16,7 @@ use crate::domain::{
 };
 
 use crate::identity::managed;
+use crate::sink;
 
 pub use crate::app::config::file::{Durability, LogFormat, LogLevel, ProviderKind, TlsMode};
 
@@ -140,6 +141,7 @@ pub struct Audit {
     pub previous_signing_key: Option<Secret<Vec<u8>>>,
     pub heads: SecondPlace,
     pub retention: Retention,
+    pub sinks: Vec<sink::Settings>,
 }
 
 /// Where tickets may be bound to besides the address of whoever asks for them.

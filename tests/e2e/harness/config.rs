@@ -35,6 +35,8 @@ pub(crate) struct Config {
     /// Further listeners and targets, as lines.
     pub(crate) more_listen: String,
     pub(crate) more_targets: String,
+    /// Further keys of `audit`, each with a comma before it.
+    pub(crate) more_audit: String,
 }
 
 impl Config {
@@ -63,6 +65,7 @@ impl Config {
             more: "",
             more_listen: String::new(),
             more_targets: String::new(),
+            more_audit: String::new(),
         }
     }
 
@@ -93,7 +96,7 @@ targets:
     credential: {credential}
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 {more_targets}policies: [policy.yaml]
-audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}}}
+audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}{more_audit}}}
 log: {{level: {level}, format: {format}}}
 threads: {threads}
 {more}",
@@ -117,6 +120,7 @@ threads: {threads}
             more = self.more,
             more_listen = self.more_listen,
             more_targets = self.more_targets,
+            more_audit = self.more_audit,
         )
     }
 
