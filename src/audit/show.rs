@@ -90,30 +90,24 @@ pub fn rows(directory: &Path, filter: &Filter) -> Result<Vec<Row>, ReadError> {
 impl Gathering<'_> {
     /// Takes one record in; gives a row back that is settled, and wanted.
     fn take(&mut self, entry: Entry) -> Option<Row> {
-        if !entry.is_transaction() || !self.filter.admits_origin(&entry) {
+        // A later verdict names the transaction, and need not say whose it was.
+        let is_verdict = entry.event == "transaction.reconciled";
+        if !entry.is_transaction() || !(is_verdict || self.filter.admits_origin(&entry)) {
             return None;
         }
         let seq = entry.seq;
-        let is_verdict = entry.event == "transaction.reconciled";
         let later = row(entry);
         let key = (later.session.clone(), later.number);
-        if is_verdict && !self.open.contains_key(&key) {
-            // On a transaction that was shown, or is not wanted.
-            return None;
-        }
         let (first, row) = match self.open.remove(&key) {
             Some((first, mut known)) => {
                 merge(&mut known, later);
                 (first, known)
             }
+            None if is_verdict => return None,
             None => (seq, later),
         };
-        // What is in doubt or prepared is decided later.
-        let settled = row
-            .outcome
-            .as_deref()
-            .is_some_and(|outcome| !["in_doubt", "prepared"].contains(&outcome));
-        if settled {
+        // The others may be reconciled later.
+        if matches!(row.outcome.as_deref(), Some("committed" | "aborted")) {
             return admits(self.filter, &row).then_some(row);
         }
         self.open.insert(key, (first, row));

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::audit::entry::{Found, entries};
-use crate::audit::heads::SecondPlace;
 use crate::audit::journal::{Durability, Journal, Settings};
+use crate::audit::heads::SecondPlace;
 use crate::audit::key::{PublicKey, SigningKey, generate};
 use crate::audit::record::*;
 use crate::audit::retention::Retention;
@@ -174,6 +174,19 @@ fn admin_calls() -> Vec<AdminCall> {
     calls
 }
 
+fn reconciled() -> Event {
+    Event::TransactionReconciled(Box::new(Reconciled {
+        epoch: 1,
+        number: 2,
+        id: None,
+        outcome: Outcome::InDoubt,
+        evidence: Evidence::None,
+        why: None,
+        previous: Some(Outcome::InDoubt),
+        gid: Some(HOSTILE.to_owned()),
+    }))
+}
+
 /// One of every event, of an identity with a hostile name.
 pub(super) fn every_event() -> Vec<Record> {
     let whole = Arc::new(facts(HOSTILE, HOSTILE, 1));
@@ -198,6 +211,7 @@ pub(super) fn every_event() -> Vec<Record> {
         of(outcome(2, None, Outcome::InDoubt, Scope::Partial)),
         of(outcome(3, None, Outcome::Aborted, Scope::Complete)),
         of(outcome(4, None, Outcome::Committed, Scope::ReadOnly)),
+        of(reconciled()),
         of(Event::SessionDenied {
             code: "not_permitted",
             reason: HOSTILE.to_owned(),

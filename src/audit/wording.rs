@@ -76,6 +76,18 @@ pub fn summary(entry: &Entry) -> String {
         "login.tampered" => format!("TAMPERED: {}", text("what")),
         "statement.seen" => format!("{} {}", text("fingerprint"), text("text")),
         "transaction.intent" => format!("intent of {}", transaction(entry)),
+        "transaction.reconciled" => {
+            let id = entry
+                .number("id")
+                .map_or_else(String::new, |id| format!("xid {id}"));
+            words(&[
+                entry.outcome().unwrap_or("-"),
+                &id,
+                "by",
+                text("evidence"),
+                text("why"),
+            ])
+        }
         event if event.starts_with("transaction.") => {
             format!("{} {}", entry.outcome().unwrap_or("-"), transaction(entry))
         }

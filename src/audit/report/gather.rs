@@ -12,7 +12,7 @@ use crate::audit::report::bounded::{Listing, bounded};
 use crate::audit::report::control::Control;
 use crate::audit::report::model::*;
 use crate::audit::report::retries::{Retries, outcome_word};
-use crate::audit::report::transactions::{Open, Relations, database, doubt, place, who};
+use crate::audit::report::transactions::{Open, Relations, database, place, who};
 use crate::audit::wording::summary;
 
 /// Identities that are told apart.
@@ -289,26 +289,51 @@ impl Gathering {
     }
 
     fn transaction(&mut self, mut entry: Entry, when: When) {
-        let outcome = entry.outcome().map(str::to_owned);
-        let is_open = matches!(outcome.as_deref(), None | Some("in_doubt"));
         let earlier = self.open.settle(&entry);
-        if when == When::Within {
-            if entry.event == "transaction.reconciled" {
-                self.gaps
-                    .reconciled
-                    .add(outcome.as_deref().unwrap_or("unknown"), 1);
-            } else if outcome.is_some() {
-                self.settled(&entry);
-            }
+        if entry.event == "transaction.reconciled" {
+            self.verdict(&entry, earlier, when);
+            return;
         }
-        // A gap of the period stays one until it is settled, whenever that is.
-        if is_open && (when == When::Within || earlier.is_some()) {
-            let kept = earlier.filter(|_| when != When::Within);
+        if when != When::Within {
+            // What comes after the period only settles.
+            if let Some(earlier) = earlier.filter(|_| is_open(&entry)) {
+                self.open.keep(earlier);
+            }
+            return;
+        }
+        if entry.outcome().is_some() {
+            self.settled(&entry);
+        }
+        if is_open(&entry) {
             if let Some(detail) = entry.detail.as_object_mut() {
                 // They can be many, and were counted.
                 detail.remove("statements");
             }
-            self.open.keep(kept.unwrap_or(entry));
+            self.open.keep(entry);
+        } else {
+            self.retries.add(&entry, outcome_word(entry.outcome()));
+        }
+    }
+
+    /// A transaction whose end nobody had heard of was asked after. The first record says whose it is.
+    fn verdict(&mut self, entry: &Entry, earlier: Option<Entry>, when: When) {
+        if when == When::Within {
+            self.gaps.reconciled.add(entry.outcome().unwrap_or("unknown"), 1);
+        }
+        let Some(mut earlier) = earlier else {
+            return;
+        };
+        let had_outcome = earlier.outcome().is_some();
+        if let (Some(outcome), Some(detail)) = (entry.outcome(), earlier.detail.as_object_mut()) {
+            detail.insert("outcome".to_owned(), outcome.into());
+        }
+        if !had_outcome {
+            self.settled(&earlier);
+        }
+        if is_open(&earlier) {
+            self.open.keep(earlier);
+        } else {
+            self.retries.add(&earlier, outcome_word(earlier.outcome()));
         }
     }
 
@@ -317,12 +342,8 @@ impl Gathering {
             Some("read_only") => "read_only",
             _ => outcome_word(entry.outcome()),
         };
-        self.retries.add(entry, outcome_word(entry.outcome()));
         self.access.transactions.add(word, 1);
         self.gaps.partial += u64::from(entry.text("scope") == Some("partial"));
-        if word == "prepared" {
-            self.gaps.prepared.add(doubt(entry));
-        }
         let role = entry.role.as_deref().unwrap_or_default();
         if self.glass.roles.contains(role) {
             self.glass.transactions.add(word, 1);
@@ -421,6 +442,11 @@ impl Gathering {
             gaps: Some(gaps),
         }
     }
+}
+
+/// Is it not known yet whether it was committed?
+fn is_open(entry: &Entry) -> bool {
+    !matches!(entry.outcome(), Some("committed" | "aborted"))
 }
 
 fn loaded(version: &str, entry: &Entry, outline: Outline, at_beginning: bool) -> PolicyVersion {

@@ -325,15 +325,39 @@ fn what_is_reconciled_later_is_no_gap() {
         line(
             6,
             "transaction.reconciled",
-            json!({"number": 3, "id": 9, "outcome": "in_doubt"}),
+            json!({"of_epoch": 1, "number": 3, "id": 9, "outcome": "in_doubt"}),
+        ),
+        line(
+            7,
+            "transaction.outcome",
+            json!({"number": 4, "id": 10, "outcome": "prepared"}),
+        ),
+        line(
+            8,
+            "transaction.outcome",
+            json!({"number": 5, "id": 11, "outcome": "prepared"}),
+        ),
+        line(
+            9,
+            "transaction.reconciled",
+            json!({"number": 5, "id": 11, "outcome": "committed", "previous": "prepared"}),
         ),
     ]);
     let gaps = report.gaps.unwrap();
-    assert_eq!((gaps.unknown.total(), gaps.in_doubt.total()), (0, 1));
-    assert_eq!(gaps.in_doubt.rows[0].xid, Some(9));
+    let open = (gaps.unknown.total(), gaps.in_doubt.total(), gaps.prepared.total());
+    assert_eq!(open, (0, 1, 1));
+    let told = report.access.unwrap().transactions;
+    assert_eq!(
+        ["committed", "in_doubt", "prepared"].map(|it| told.get(it)),
+        [1, 2, 2]
+    );
+    assert_eq!(
+        (gaps.in_doubt.rows[0].xid, gaps.prepared.rows[0].xid),
+        (Some(9), Some(10))
+    );
     assert_eq!(
         gaps.reconciled.sorted(),
-        [("aborted", 1), ("committed", 1), ("in_doubt", 1)]
+        [("committed", 2), ("aborted", 1), ("in_doubt", 1)]
     );
 }
 

@@ -52,12 +52,14 @@ impl Open {
         let mut left: Vec<_> = self.by_name.into_values().collect();
         left.sort_by_key(|entry| entry.seq);
         for entry in left {
-            if entry.outcome() == Some("in_doubt") {
-                gaps.in_doubt.add(doubt(&entry));
-            } else {
-                retries.add(&entry, outcome_word(None));
-                gaps.unknown.add(doubt(&entry));
-                note(&entry);
+            retries.add(&entry, outcome_word(entry.outcome()));
+            match entry.outcome() {
+                Some("in_doubt") => gaps.in_doubt.add(doubt(&entry)),
+                Some("prepared") => gaps.prepared.add(doubt(&entry)),
+                Some(_) | None => {
+                    gaps.unknown.add(doubt(&entry));
+                    note(&entry);
+                }
             }
         }
     }
