@@ -176,6 +176,8 @@ pub(super) struct TransactionDetail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<Scope>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
@@ -324,6 +326,7 @@ impl<'a> TransactionDetail<'a> {
         Self {
             number: transaction.number,
             id: transaction.id,
+            gid: transaction.gid.as_deref(),
             scope: None,
             outcome: None,
             began: Time(transaction.began),

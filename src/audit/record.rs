@@ -248,6 +248,8 @@ pub struct Transaction {
     pub number: u64,
     /// The engine's own id, once known: PostgreSQL's 64-bit xid, SQL Server's transaction id.
     pub id: Option<u64>,
+    /// The name under which it was prepared, or which it ended (`COMMIT PREPARED`).
+    pub gid: Option<Arc<str>>,
     pub statements: Vec<Statement>,
     /// Statements beyond the session's limit: they ran, and are counted here only.
     pub statements_omitted: u64,

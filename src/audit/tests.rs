@@ -77,6 +77,7 @@ fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
         heard: None,
         number,
         id: outcome.map(|_| 742),
+        gid: None,
         statements: vec![Statement {
             text: "insert into t values ('hunter2')".into(),
             kind: "insert",

@@ -18,7 +18,7 @@ use crate::sql::correlation::{Reach, SetCorrelation};
 const STATEMENTS_MAX: usize = 200;
 
 /// One transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Work {
     number: u64,
     began: SystemTime,
@@ -28,6 +28,10 @@ struct Work {
     unanswered: usize,
     /// The engine's transaction id, once known.
     id: Option<u64>,
+    /// The name under which it was prepared, or of what it ended.
+    gid: Option<Arc<str>>,
+    /// It may have been rolled back, under this id, by something that gatepost could not read.
+    perhaps_over: Option<Option<u64>>,
     correlation: Vec<Correlation>,
     /// Did something run that may have written?
     may_have_written: bool,
@@ -60,9 +64,13 @@ pub(super) struct Ledger {
     /// In comments of texts that were parsed since the last transaction ended.
     comments: Vec<Correlation>,
     work: Option<Work>,
+    /// `work` as it was before a text of several statements.
+    before_script: Option<Option<Work>>,
     closed: u64,
     /// The statements whose completion the server still owes, in order, with their arrival.
     running: VecDeque<(Kind, SystemTime)>,
+    /// The names of prepared transactions in statements that were sent and are not completed.
+    gids: VecDeque<Arc<str>>,
     counters: Arc<TargetCounters>,
     /// The life of the server that this session's connection is of, as far as anybody knew.
     incarnation: Option<Incarnation>,
@@ -84,8 +92,10 @@ impl Ledger {
             session_wide: None,
             comments: Vec::new(),
             work: None,
+            before_script: None,
             closed: 0,
             running: VecDeque::new(),
+            gids: VecDeque::new(),
             counters,
             incarnation: None,
         }
@@ -110,6 +120,8 @@ impl Ledger {
             omitted: 0,
             unanswered: 0,
             id: None,
+            gid: None,
+            perhaps_over: None,
             correlation: session_id_before.iter().cloned().collect(),
             may_have_written: false,
             asked: false,
@@ -143,6 +155,7 @@ impl Ledger {
             return;
         }
         let work = self.work(now);
+        work.perhaps_over = None;
         if !kind.is_inert() {
             work.may_have_written = true;
             work.asked = false;
@@ -176,6 +189,23 @@ impl Ledger {
             });
         } else {
             work.omitted += 1;
+        }
+    }
+
+    /// Statements were sent that name prepared transactions.
+    pub(super) fn prepared_names(&mut self, gids: &[Arc<str>]) {
+        self.gids.extend(gids.iter().cloned());
+    }
+
+    /// What is noted from here on may be several transactions, for which one intent stands.
+    pub(super) fn note_provisionally(&mut self) {
+        self.before_script = Some(self.work.clone());
+    }
+
+    /// The intent is on disk: each transaction is noted again as it comes.
+    pub(super) fn note_one_by_one(&mut self) {
+        if let Some(before) = self.before_script.take() {
+            self.work = before;
         }
     }
 
@@ -232,6 +262,18 @@ impl Ledger {
         if let Some(work) = &mut self.work {
             work.id = id.or(work.id);
             work.asked = true;
+            work.perhaps_over = None;
+        }
+    }
+
+    /// Something that gatepost could not read was answered with ROLLBACK: of the transaction, or to a
+    /// savepoint. Its id is asked for anew, and if there is nothing more of it, it is over.
+    pub(super) fn perhaps_rolled_back(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.perhaps_over = Some(work.id.take());
+            work.asked = false;
+            work.is_marked = false;
+            work.partial = true;
         }
     }
 
@@ -298,6 +340,12 @@ impl Ledger {
     /// A statement completed, with this many rows. Returns its kind.
     pub(super) fn completed(&mut self, rows: Option<u64>, now: SystemTime) -> Option<Kind> {
         let kind = self.answered(now);
+        if matches!(kind, Some(Kind::PrepareTransaction | Kind::EndPrepared))
+            && let Some(gid) = self.gids.pop_front()
+            && let Some(work) = &mut self.work
+        {
+            work.gid = Some(gid);
+        }
         let counts = kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = &mut self.work {
             work.heard = Some(now);
@@ -329,6 +377,7 @@ impl Ledger {
     pub(super) fn failed(&mut self, now: SystemTime) {
         self.answered(now);
         self.running.clear();
+        self.gids.clear();
         if let Some(work) = &mut self.work {
             work.unanswered = work.statements.len();
         }
@@ -353,13 +402,16 @@ impl Ledger {
         self.work = None;
         self.comments.clear();
         self.running.clear();
+        self.gids.clear();
     }
 
     /// The intent of the transaction that is about to commit.
     pub(super) fn intent(&mut self) -> Option<Record> {
         let correlation = self.correlation();
         let work = self.work.as_ref()?;
-        let event = Event::TransactionIntent(Box::new(self.transaction(work)));
+        let mut transaction = Box::new(self.transaction(work));
+        transaction.gid = self.gids.front().cloned();
+        let event = Event::TransactionIntent(transaction);
         Some(Record {
             facts: self.facts.clone(),
             correlation,
@@ -371,17 +423,26 @@ impl Ledger {
     pub(super) fn close(&mut self, outcome: Outcome, now: SystemTime) -> Option<Record> {
         let correlation = self.correlation();
         self.comments.clear();
-        let work = self.work.take()?;
+        let mut work = self.work.take()?;
+        let outcome = match work.perhaps_over.take() {
+            Some(id) if outcome == Outcome::Committed => {
+                work.id = id;
+                Outcome::Aborted
+            }
+            Some(_) | None => outcome,
+        };
         if outcome == Outcome::Aborted {
             self.session_wide.clone_from(&work.session_id_before);
         }
-        if !work.may_have_written {
+        // What is prepared has an id even when it wrote nothing.
+        if !work.may_have_written && outcome != Outcome::Prepared {
             return None;
         }
         self.closed += 1;
         self.counters.transaction(outcome);
         let scope = match work.id {
             _ if work.partial => Scope::Partial,
+            None if outcome == Outcome::Prepared => Scope::Partial,
             None if outcome == Outcome::Committed => Scope::ReadOnly,
             None | Some(_) => Scope::Complete,
         };
@@ -404,6 +465,7 @@ impl Ledger {
         Transaction {
             number: work.number,
             id: work.id,
+            gid: work.gid.clone(),
             statements: work.statements.clone(),
             statements_omitted: work.omitted,
             began: work.began,

@@ -1,5 +1,7 @@
 //! One pass over a client's text: all that gatepost wants to know about it.
 
+use std::sync::Arc;
+
 use crate::domain::correlation::Correlation;
 use crate::sql::correlation::{self, SetCorrelation};
 use crate::sql::escape::{self, Fence};
@@ -12,6 +14,9 @@ const TOKENS_KEPT_MAX: usize = 4_096;
 
 /// Statements of one text that are told apart; behind that the text counts as unknown.
 const STATEMENTS_MAX: usize = 10_000;
+
+/// A longer name of a prepared transaction is refused by the server.
+const GID_BYTES_MAX: usize = 200;
 
 /// What one text (a Query or a Parse message) holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct Reading {
     pub sets: Vec<SetCorrelation>,
     /// Correlation ids in comments.
     pub comments: Vec<Correlation>,
+    /// The names in `PREPARE TRANSACTION`, `COMMIT PREPARED` and `ROLLBACK PREPARED`, in order.
+    pub gids: Vec<Arc<str>>,
 }
 
 impl Reading {
@@ -47,6 +54,7 @@ pub fn read(text: &[u8], backslash_escapes: bool) -> Reading {
         escape: None,
         sets: Vec::new(),
         comments: Vec::new(),
+        gids: Vec::new(),
     };
     let mut words: Vec<Token<'_>> = Vec::new();
     let mut scan = Scan::default();
@@ -89,7 +97,17 @@ fn finish(reading: &mut Reading, words: &mut Vec<Token<'_>>) {
         reading.kinds.fill(Kind::Unknown);
     }
     reading.sets.extend(correlation::set(words));
+    if matches!(kind, Kind::PrepareTransaction | Kind::EndPrepared) {
+        reading.gids.extend(gid(words));
+    }
     words.clear();
+}
+
+/// The name of a prepared transaction: what stands third.
+fn gid(words: &[Token<'_>]) -> Option<Arc<str>> {
+    let name = words.get(2)?.text_value()?;
+    let name = name.get(..GID_BYTES_MAX).unwrap_or(&name);
+    Some(Arc::from(String::from_utf8_lossy(name)))
 }
 
 /// Words of a statement in which `CREATE [OR REPLACE] FUNCTION` stands.
@@ -207,6 +225,14 @@ mod tests {
         for (text, kind) in table {
             assert_eq!(kinds(text), [kind], "{text}");
         }
+    }
+
+    #[test]
+    fn prepared_transactions_are_known_by_their_names() {
+        let text = b"prepare transaction 'it''s'; commit prepared E'a\\'b'; rollback prepared $$c$$; prepare p as select 1";
+        let gids = read(text, false).gids;
+        let gids: Vec<&str> = gids.iter().map(AsRef::as_ref).collect();
+        assert_eq!(gids, ["it's", "a'b", "c"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod bad_beginnings;
 mod bad_tokens;
 mod bounds;
 mod cancel;
+mod completeness;
 mod correlation;
 mod crash;
 mod drivers;

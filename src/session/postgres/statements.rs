@@ -24,6 +24,8 @@ pub(super) struct Prepared {
     pub(super) text: Arc<str>,
     pub(super) kind: Kind,
     pub(super) sets: Vec<SetCorrelation>,
+    /// The names of prepared transactions in it.
+    pub(super) gids: Vec<Arc<str>>,
 }
 
 impl Prepared {
@@ -37,6 +39,7 @@ impl Prepared {
             text: Arc::from(text),
             kind: Kind::Unknown,
             sets: Vec::new(),
+            gids: Vec::new(),
         }
     }
 }
@@ -208,6 +211,7 @@ mod tests {
             text: Arc::from("x"),
             kind,
             sets: vec![],
+            gids: vec![],
         }
     }
 
@@ -218,6 +222,7 @@ mod tests {
             text: Arc::from("x".repeat(TEXTS_BYTES_MAX / 2 - 64)),
             kind: Kind::Insert,
             sets: vec![],
+            gids: vec![],
         };
         for name in [b"a", b"b", b"c"] {
             statements.parse(name, large());

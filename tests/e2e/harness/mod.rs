@@ -13,6 +13,7 @@ pub(crate) mod provider;
 pub(crate) mod sqlserver;
 pub(crate) mod token_giver;
 pub(crate) mod tools;
+pub(crate) mod wal;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};

@@ -78,6 +78,13 @@ impl Conversation {
     }
 
     fn client_message(&mut self, head: Head, lane: &mut Lane, now: SystemTime) -> Result<Judged, Fault> {
+        let begins_statement = matches!(
+            head.tag,
+            tag::PARSE | tag::EXECUTE | tag::QUERY | tag::FUNCTION_CALL
+        );
+        if self.group.ending && begins_statement {
+            return Ok(self.settle_first(lane));
+        }
         match head.tag {
             // These stream: neither their bodies nor their ends need to be here.
             tag::COPY_DATA => {
@@ -116,9 +123,6 @@ impl Conversation {
             FromClient::Execute { .. } if self.group.failed => self.turn.sent(Sent::Execute, Owner::Client),
             FromClient::Execute { portal, .. } => {
                 let statement = self.statements.peek(portal);
-                if self.group.ending {
-                    return Ok(self.settle_first(lane));
-                }
                 if !self.cleared {
                     let (sets, first) = self.statements.execute(portal);
                     self.note_execute(&statement, &sets, first, now);
@@ -145,13 +149,16 @@ impl Conversation {
     fn parse(&mut self, name: &[u8], reading: Reading, text: &str) {
         // A Parse of several statements is refused by the server.
         let kind = reading.single().unwrap_or(Kind::Unknown);
-        let Reading { sets, comments, .. } = reading;
+        let Reading {
+            sets, comments, gids, ..
+        } = reading;
         self.ledger.comments(&comments);
         if !self.turn.is_skipping() {
             let prepared = Prepared {
                 text: Arc::from(text),
                 kind,
                 sets,
+                gids,
             };
             self.statements.parse(name, prepared);
         }
@@ -214,6 +221,7 @@ impl Conversation {
             self.ledger.began(now);
         }
         self.note_statement(&statement.text, statement.kind, now);
+        self.ledger.prepared_names(&statement.gids);
         let in_block = self.expected == TransactionStatus::InBlock;
         for set in sets {
             self.note_set(set, in_block, now);
@@ -229,44 +237,61 @@ impl Conversation {
 
     fn execute(&mut self, head: Head, kind: Kind, lane: &mut Lane) -> Judged {
         let first = !std::mem::take(&mut self.cleared);
-        let ends_block = matches!(kind, Kind::Commit | Kind::PrepareTransaction);
-        match self.expected {
-            TransactionStatus::InBlock if first && (ends_block || kind == Kind::Unknown) => {
-                if self.ledger.wants_id() || self.wants_marker() {
-                    self.ask(Portal::Named, lane, Then::Judge);
-                    return Judged::On;
-                }
-                if self.ledger.wants_intent() {
-                    return self.demand_intent();
-                }
-            }
-            TransactionStatus::Idle if kind.may_commit_itself() => {
-                if first {
-                    return self.demand_intent();
-                }
-                self.group.hold_ready = true;
-            }
-            TransactionStatus::Idle | TransactionStatus::InBlock | TransactionStatus::Failed => {}
+        if first && let Some(judged) = self.gate_execute(kind, lane) {
+            return judged;
         }
+        let ends = matches!(kind, Kind::Commit | Kind::PrepareTransaction | Kind::Rollback);
         match self.expected {
-            TransactionStatus::InBlock if ends_block || kind == Kind::Rollback => {
+            TransactionStatus::Idle if kind == Kind::Begin => self.expected = TransactionStatus::InBlock,
+            TransactionStatus::Failed if kind == Kind::RollbackTo => {
+                self.expected = TransactionStatus::InBlock;
+            }
+            before if ends => {
+                // After AND CHAIN it is a block again: outside of one is the careful side.
                 self.expected = TransactionStatus::Idle;
                 self.group.ending = true;
+                self.group.unbegun = before == TransactionStatus::Idle;
             }
-            TransactionStatus::Idle if kind == Kind::Begin => self.expected = TransactionStatus::InBlock,
             TransactionStatus::Idle | TransactionStatus::InBlock | TransactionStatus::Failed => {}
         }
-        if kind == Kind::CopyIn {
-            self.group.copy = Copy::Awaited;
-        }
+        self.group.hold_ready |= self.expected == TransactionStatus::Idle && kind.may_commit_itself();
+        // They commit at once; what cannot be read may do so.
+        self.group.ending |= matches!(kind, Kind::Unknown | Kind::EndPrepared);
         self.group.probe_at_sync |= !kind.takes_no_snapshot();
         self.turn.sent(Sent::Execute, Owner::Client);
         self.forward(head, lane);
+        if kind == Kind::CopyIn {
+            self.group.copy = Copy::Awaited;
+            // What the client sends behind it counts as data, or does not, only once the server has said so.
+            return self.settle_first(lane);
+        }
         Judged::On
     }
 
-    /// A transaction ended inside the group and another statement follows: its completion is
-    /// awaited, so that the two transactions are told apart.
+    /// What has to come before an Execute that may commit.
+    fn gate_execute(&mut self, kind: Kind, lane: &mut Lane) -> Option<Judged> {
+        let ends = matches!(kind, Kind::Commit | Kind::PrepareTransaction);
+        if self.expected == TransactionStatus::Idle && kind.may_commit_itself() {
+            return Some(self.demand_intent());
+        }
+        // A COMMIT commits what its group did before it even when no BEGIN was sent.
+        let commits = ends || (kind == Kind::Unknown && self.expected == TransactionStatus::InBlock);
+        if !commits || self.expected == TransactionStatus::Failed {
+            return None;
+        }
+        if kind == Kind::PrepareTransaction {
+            // It gets an id even when it wrote nothing.
+            self.ledger.announce();
+        }
+        if self.ledger.wants_id() || self.wants_marker() {
+            self.ask(Portal::Named, lane, Then::Judge);
+            return Some(Judged::On);
+        }
+        self.ledger.wants_intent().then(|| self.demand_intent())
+    }
+
+    /// What comes next means one thing or another depending on an answer that is not here yet: a
+    /// transaction ended inside the group and another statement follows, or data of a COPY.
     fn settle_first(&mut self, lane: &mut Lane) -> Judged {
         self.add(lane, from_client::put_flush);
         self.phase = Phase::Settling;

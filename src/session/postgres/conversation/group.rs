@@ -23,8 +23,10 @@ pub(super) struct Group {
     pub(super) hold_ready: bool,
     /// What commits was sent: if the server is lost now, the outcome is in doubt.
     pub(super) commit_sent: bool,
-    /// A COMMIT or ROLLBACK was executed whose completion has not come yet.
+    /// What ends a transaction, or may end one, was executed, and its completion has not come yet.
     pub(super) ending: bool,
+    /// It ends what no BEGIN began.
+    pub(super) unbegun: bool,
 }
 
 impl Group {

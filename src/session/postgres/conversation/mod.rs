@@ -340,7 +340,11 @@ impl Dialogue for Conversation {
         } else {
             Outcome::Aborted
         };
-        self.ledger.close(outcome, now)
+        let record = self.ledger.close(outcome, now);
+        if record.is_some() {
+            self.records.extend(self.held.take());
+        }
+        record.or_else(|| self.held.take())
     }
 
     /// The cancel may hit our own question behind the client's last statement, so the client is not

@@ -138,10 +138,14 @@ impl Conversation {
             // An empty Query put nothing on record; an empty Execute did.
             tag::EMPTY_QUERY if sent == Sent::Query => {}
             tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::FUNCTION_RESULT => {
-                self.ledger.completed(None, now);
+                if self.ledger.completed(None, now) == Some(Kind::Unknown) {
+                    self.ended();
+                }
             }
             // The Sync that was sent behind the COPY will not be answered: the client goes on.
-            tag::COPY_IN if sent == Sent::Execute && self.phase == Phase::AwaitingReady => {
+            tag::COPY_IN
+                if sent == Sent::Execute && matches!(self.phase, Phase::AwaitingReady | Phase::Settling) =>
+            {
                 self.phase = Phase::Open;
             }
             _ => {}
@@ -152,23 +156,55 @@ impl Conversation {
         let Some(kind) = self.ledger.completed(rows(command), now) else {
             return;
         };
+        if kind == Kind::Unknown {
+            self.unread_completed(command);
+        }
         let outcome = match (kind, command) {
             (Kind::Commit | Kind::Unknown, b"COMMIT") => Outcome::Committed,
-            (Kind::PrepareTransaction, b"PREPARE TRANSACTION") => Outcome::Prepared,
+            (Kind::EndPrepared | Kind::Unknown, b"COMMIT PREPARED") => Outcome::Committed,
+            (Kind::EndPrepared | Kind::Unknown, b"ROLLBACK PREPARED") => Outcome::Aborted,
+            (Kind::PrepareTransaction | Kind::Unknown, b"PREPARE TRANSACTION") => Outcome::Prepared,
+            // Where no block was begun the server answers so, and commits.
+            (Kind::PrepareTransaction, b"ROLLBACK") if self.group.unbegun => Outcome::Committed,
             (Kind::Commit | Kind::PrepareTransaction | Kind::Rollback, b"ROLLBACK") => Outcome::Aborted,
             _ => return,
         };
+        self.ended();
+        let record = self.ledger.close(outcome, now);
+        if self.group.hold_ready {
+            // Only the last is waited for, and the journal keeps their order.
+            self.records.extend(self.held.take());
+            self.held = record;
+        } else {
+            self.records.extend(record);
+            self.group.commit_sent = false;
+        }
+        if let Some(script) = &mut self.script {
+            script.begin_next(&mut self.ledger, now);
+        }
+    }
+
+    /// What could not be read is known by its answer.
+    fn unread_completed(&mut self, command: &[u8]) {
+        self.ended();
+        match command {
+            b"BEGIN" | b"START TRANSACTION" => self.expected = TransactionStatus::InBlock,
+            // After AND CHAIN it is a block again: outside of one is the careful side.
+            b"COMMIT" | b"PREPARE TRANSACTION" => self.expected = TransactionStatus::Idle,
+            b"ROLLBACK" => {
+                self.expected = TransactionStatus::Idle;
+                self.ledger.perhaps_rolled_back();
+            }
+            _ => {}
+        }
+    }
+
+    /// What may have ended a transaction is answered: the group can go on.
+    fn ended(&mut self) {
         self.group.ending = false;
         if self.phase == Phase::Settling {
             self.phase = Phase::Open;
         }
-        let record = self.ledger.close(outcome, now);
-        if self.group.hold_ready {
-            self.held = record;
-        } else {
-            self.records.extend(record);
-        }
-        self.group.commit_sent = false;
     }
 
     /// The server's parameters as far as they change how texts are read.
@@ -233,15 +269,19 @@ impl Conversation {
             } else {
                 Outcome::Committed
             };
-            let record = self.held.take().or_else(|| self.ledger.close(outcome, now));
-            match record {
-                Some(record) if self.group.hold_ready => {
-                    self.phase = Phase::HoldingReady;
-                    return Ok(Some(Demand::Outcome(record)));
-                }
-                record => self.records.extend(record),
+            let record = self.ledger.close(outcome, now);
+            if record.is_some() {
+                self.records.extend(self.held.take());
+                self.held = record;
             }
             self.statements.transaction_ended();
+        }
+        match self.held.take() {
+            Some(record) if self.group.hold_ready => {
+                self.phase = Phase::HoldingReady;
+                return Ok(Some(Demand::Outcome(record)));
+            }
+            record => self.records.extend(record),
         }
         self.turn.received(head.tag, Some(status))?;
         let withheld = self.cancelled == Cancelled::Sent

@@ -62,6 +62,9 @@ impl Conversation {
         };
         let first = !std::mem::take(&mut self.cleared);
         if first {
+            if route == Route::IntentThenPlain && reading.kinds.len() > 1 {
+                self.ledger.note_provisionally();
+            }
             self.note_query(reading, text, now);
         }
         match route {
@@ -82,7 +85,8 @@ impl Conversation {
                 self.phase = Phase::ConvertedCopy;
             }
             Route::IntentThenConvert | Route::IntentThenPlain | Route::Commit if first => {
-                return self.gate_query(route, lane);
+                let prepares = reading.kinds.contains(&Kind::PrepareTransaction);
+                return self.gate_query(route, prepares, lane);
             }
             Route::IntentThenConvert => {
                 self.group.hold_ready = true;
@@ -92,7 +96,7 @@ impl Conversation {
             }
             Route::IntentThenPlain => {
                 self.group.hold_ready = true;
-                self.run_script(head, reading, lane);
+                self.run_script(head, reading, text, lane, now);
             }
             Route::Commit => self.forward_query(head, lane),
         }
@@ -100,8 +104,9 @@ impl Conversation {
     }
 
     /// What has to happen before a Query that may commit goes on.
-    fn gate_query(&mut self, route: Route, lane: &mut Lane) -> Judged {
-        if route == Route::IntentThenPlain {
+    fn gate_query(&mut self, route: Route, prepares: bool, lane: &mut Lane) -> Judged {
+        // What is prepared gets an id even when it wrote nothing.
+        if route == Route::IntentThenPlain || prepares {
             self.ledger.announce();
         }
         if route == Route::Commit && (self.ledger.wants_id() || self.wants_marker()) {
@@ -115,7 +120,11 @@ impl Conversation {
     fn route(&self, kinds: &[Kind]) -> Route {
         let commits = |kind: &Kind| matches!(kind, Kind::Commit | Kind::PrepareTransaction | Kind::Unknown);
         match (self.expected, kinds) {
-            (TransactionStatus::Failed, _) | (_, []) => Route::Plain,
+            (_, []) | (TransactionStatus::Failed, [_]) => Route::Plain,
+            // What stands behind the end of a transaction is another one, and commits with the text.
+            (_, kinds) if goes_on(kinds) => Route::IntentThenPlain,
+            (TransactionStatus::Failed, kinds) if kinds.iter().any(commits) => Route::IntentThenPlain,
+            (TransactionStatus::Failed, _) => Route::Plain,
             (_, kinds) if kinds.iter().all(|kind| kind.is_inert() && !commits(kind)) => Route::Plain,
             (TransactionStatus::InBlock, kinds) if kinds.iter().any(commits) => match kinds {
                 [_] => Route::Commit,
@@ -195,6 +204,7 @@ impl Conversation {
         for set in &reading.sets {
             self.note_set(set, in_block, now);
         }
+        self.ledger.prepared_names(&reading.gids);
     }
 
     pub(super) fn note_statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
@@ -209,15 +219,25 @@ impl Conversation {
     }
 
     /// Several statements, their intent on disk: with the probe woven in where that can be.
-    fn run_script(&mut self, head: Head, reading: &Reading, lane: &mut Lane) {
+    fn run_script(
+        &mut self,
+        head: Head,
+        reading: &Reading,
+        text: &Arc<str>,
+        lane: &mut Lane,
+        now: SystemTime,
+    ) {
+        let failed = self.expected == TransactionStatus::Failed;
         let sql = lane.unjudged().get(HEAD_BYTES..head.length.saturating_sub(1));
         let woven = sql
             .filter(|_| reading.kinds.len() > 1)
-            .and_then(|sql| Script::weave(sql, reading));
-        let Some((woven, script)) = woven else {
+            .and_then(|sql| Script::weave(sql, text, reading, failed));
+        let Some((woven, mut script)) = woven else {
             self.ledger.mark_partial();
             return self.forward_query(head, lane);
         };
+        self.ledger.note_one_by_one();
+        script.begin_next(&mut self.ledger, now);
         lane.discard(head.length);
         self.add(lane, |out| from_client::put_query(out, &woven));
         self.group.begun = true;
@@ -256,4 +276,11 @@ impl Conversation {
             self.turn.sent(sent, Owner::Converted);
         }
     }
+}
+
+/// Does a transaction end before the last of these statements?
+fn goes_on(kinds: &[Kind]) -> bool {
+    let ends = |kind: &Kind| matches!(kind, Kind::Commit | Kind::PrepareTransaction | Kind::Rollback);
+    let (_, before) = kinds.split_last().unwrap_or((&Kind::Empty, &[]));
+    before.iter().any(ends)
 }

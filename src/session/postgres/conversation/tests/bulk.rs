@@ -2,7 +2,7 @@
 
 use super::Reply::{Complete, Error, Id, Plain, Ready, TextId};
 use super::TransactionStatus::{Idle, InBlock};
-use super::{Outcome, Scope, Story, from_client, probe, take};
+use super::{Event, Outcome, Record, Scope, Story, from_client, probe, take};
 
 #[test]
 fn copy_data_streams_and_is_followed_by_the_probe() {
@@ -24,8 +24,9 @@ fn copy_data_streams_and_is_followed_by_the_probe() {
 #[test]
 fn an_extended_copy_has_nothing_put_before_its_data() {
     let mut story = Story::new();
-    assert_eq!(story.extended("copy t from stdin"), "PBES");
-    story.server(&[Plain("12G")]);
+    assert_eq!(story.extended("copy t from stdin"), "PBEH");
+    let (_, to_server) = story.server(&[Plain("12G")]);
+    assert_eq!(to_server, "S", "which the server ignores");
     let end = |out: &mut Vec<u8>| {
         out.extend_from_slice(b"d\0\0\0\x06x\nc\0\0\0\x04");
         from_client::put_sync(out);
@@ -88,16 +89,50 @@ fn a_script_that_commits_is_answered_when_its_outcome_is_on_disk() {
 }
 
 #[test]
-fn a_script_of_several_transactions_is_partial() {
+fn each_transaction_of_a_script_has_its_outcome() {
     let mut story = Story::new();
-    story.query("insert into t values (1); commit; insert into t values (2)");
+    story.query("insert into t values (1); commit; insert into t values (2), (3)");
+    assert_eq!(story.intended(), [None], "one for all");
     story.server(&[
         Complete("INSERT 0 1"),
+        Plain("T"),
+        TextId("7"),
+        Complete("SELECT 1"),
         Complete("COMMIT"),
-        Complete("INSERT 0 1"),
+        Complete("INSERT 0 2"),
+        Plain("T"),
+        TextId("8"),
+        Complete("SELECT 1"),
         Ready(Idle),
     ]);
-    assert_eq!(story.last().1, Scope::Partial);
+    let rows = |record: &Record| {
+        let Event::TransactionOutcome { transaction, .. } = &record.event else {
+            panic!("no outcome")
+        };
+        let rows: Vec<_> = transaction.statements.iter().map(|it| it.rows).collect();
+        (transaction.id, rows)
+    };
+    let told: Vec<_> = story.outcomes.iter().map(rows).collect();
+    assert_eq!(told, [(Some(7), vec![Some(1)]), (Some(8), vec![Some(2)])]);
+    assert_eq!(story.last(), (Some(8), Scope::Complete, Outcome::Committed));
+}
+
+#[test]
+fn what_a_script_does_behind_a_rollback_is_not_rolled_back() {
+    let mut story = Story::new();
+    story.query("begin; insert into t values (1); rollback; insert into t values (2)");
+    story.server(&[
+        Complete("BEGIN"),
+        Complete("INSERT 0 1"),
+        Complete("ROLLBACK"),
+        Complete("INSERT 0 1"),
+        Plain("T"),
+        TextId("8"),
+        Complete("SELECT 1"),
+        Ready(Idle),
+    ]);
+    assert_eq!(story.outcomes.len(), 2);
+    assert_eq!(story.last(), (Some(8), Scope::Complete, Outcome::Committed));
 }
 
 #[test]
