@@ -1,5 +1,7 @@
 //! `kill -9` in the middle of the work: the journal stays whole, nothing acknowledged is missing from
-//! it, the consumer finishes on the restarted proxy, and no login is left.
+//! it, no verdict is wrong, the consumer finishes on the restarted proxy, and no login is left.
+
+mod rounds;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -24,6 +24,7 @@ mod ending;
 mod escapes;
 mod flood;
 mod full_disk;
+mod hostile;
 mod keys;
 mod long_lived;
 mod managed;

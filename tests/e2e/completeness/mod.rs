@@ -37,17 +37,17 @@ fn programs_on_postgresql_18() {
 
 #[test]
 fn messages_on_postgresql_15() {
-    messages(15, if full() { 100 } else { 10 });
+    messages(15, if full() { 100 } else { 6 });
 }
 
 #[test]
 fn messages_on_postgresql_17() {
-    messages(17, if full() { 20 } else { 4 });
+    messages(17, if full() { 20 } else { 2 });
 }
 
 #[test]
 fn messages_on_postgresql_18() {
-    messages(18, if full() { 20 } else { 4 });
+    messages(18, if full() { 20 } else { 2 });
 }
 
 /// A world whose WAL holds the clients' commits alone, for as long as the client of the second part stays:

@@ -202,13 +202,16 @@ pub(super) fn sessions(world: &World, caller: &Caller, count: u64) {
         story.run(&mut session);
         drop(session);
         let balance = world.balance(&since);
-        eprintln!(
-            "--- random statements, seed {seed}: {} commits",
-            balance.commits.len()
-        );
+        let commits = balance.commits.len();
+        eprintln!("--- random statements, seed {seed}: {commits} commits");
         let right = balance.lies.is_empty() && is_excused(&balance, story.own);
-        assert!(right, "seed {seed}: {balance}\n{}", story.told);
-        assert!(balance.commits.len() > 15, "{balance}");
+        if !right {
+            // Too long for a terminal.
+            let kept = std::env::temp_dir().join(format!("gatepost-random-{seed}.sql"));
+            std::fs::write(&kept, &story.told).unwrap();
+            panic!("seed {seed}, told in {}: {balance}", kept.display());
+        }
+        assert!(commits > 15, "{balance}");
     }
 }
 

@@ -197,7 +197,8 @@ impl World {
                 let detail = &outcome["detail"];
                 let whole = detail["scope"] == "complete" && detail["id"].as_u64() == Some(top);
                 let kept = matches!(detail["outcome"].as_str(), Some("committed" | "prepared"));
-                kept && (whole || detail["scope"] == "partial")
+                // A procedure that committed and then failed is `aborted`, and more than that one.
+                (kept && whole) || detail["scope"] == "partial"
             });
             if !told {
                 lies.push(format!(
@@ -227,18 +228,18 @@ impl Claims {
     fn of(records: &[Value]) -> Self {
         let mut claims = Self::default();
         let mut prepared: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut intents: BTreeMap<(&str, u64), &Value> = BTreeMap::new();
+        let mut intents: BTreeMap<&str, BTreeMap<u64, &Value>> = BTreeMap::new();
         for record in records {
-            let key = || {
-                (
-                    record["session"].as_str().unwrap(),
-                    record["detail"]["number"].as_u64().unwrap(),
-                )
-            };
+            let session = record["session"].as_str().unwrap_or_default();
+            let number = record["detail"]["number"].as_u64().unwrap_or_default();
+            let open = intents.entry(session).or_default();
             if record["event"] == "transaction.intent" {
-                intents.insert(key(), record);
+                open.insert(number, record);
             } else if record["event"] == "transaction.outcome" {
-                claims.outcome(record, intents.get(&key()).copied(), &mut prepared);
+                // One intent stands for all transactions of a text, and is closed by the last of them.
+                let before = open.range(..=number).next_back();
+                claims.outcome(record, before.map(|(_, intent)| *intent), &mut prepared);
+                open.remove(&number);
             }
         }
         claims
@@ -286,14 +287,13 @@ impl Claims {
     /// An intent must come before. In a text of several statements the number is not known by then.
     fn announced(&mut self, record: &Value, intent: Option<&Value>) {
         let Some(intent) = intent else {
-            // One stands for all transactions of a text.
-            if !self.late.contains(&correlation(record).join(",")) {
-                self.lies.push(format!("no intent came before {}", brief(record)));
-            }
+            self.lies.push(format!("no intent came before {}", brief(record)));
             return;
         };
         let (early, late) = (&intent["detail"]["id"], &record["detail"]["id"]);
-        if early.is_null() {
+        // One that stands for all transactions of a text may name the first of them.
+        let borrowed = intent["detail"]["number"] != record["detail"]["number"];
+        if early.is_null() || borrowed {
             self.late.insert(correlation(record).join(","));
         } else if early != late {
             self.lies

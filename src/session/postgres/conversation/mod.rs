@@ -136,8 +136,8 @@ pub(in crate::session) struct Conversation {
     question: Option<Arc<str>>,
     /// Records that nobody waits for.
     records: Vec<Record>,
-    /// The outcome of a transaction that ended in a group whose end waits for it.
-    held: Option<Record>,
+    /// The outcomes of transactions that ended in a group whose end waits for them.
+    held: Vec<Record>,
     scratch: Vec<u8>,
 }
 
@@ -172,7 +172,7 @@ impl Conversation {
             cancelled: Cancelled::Not,
             question: None,
             records: Vec::new(),
-            held: None,
+            held: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -189,6 +189,15 @@ impl Conversation {
                 self.phase = Phase::AwaitingReady;
             }
         }
+    }
+
+    /// What was held, the first of it last: it bears the number of the intent, which so stays open until
+    /// all that stood under it is on record.
+    fn release_held(&mut self) -> Option<Record> {
+        let mut held = std::mem::take(&mut self.held).into_iter();
+        let first = held.next();
+        self.records.extend(held);
+        first
     }
 
     /// Puts a message of our own into the lane.
@@ -341,10 +350,8 @@ impl Dialogue for Conversation {
             Outcome::Aborted
         };
         let record = self.ledger.close(outcome, now);
-        if record.is_some() {
-            self.records.extend(self.held.take());
-        }
-        record.or_else(|| self.held.take())
+        self.held.extend(record);
+        self.release_held()
     }
 
     /// The cancel may hit our own question behind the client's last statement, so the client is not

@@ -172,9 +172,7 @@ impl Conversation {
         self.ended();
         let record = self.ledger.close(outcome, now);
         if self.group.hold_ready {
-            // Only the last is waited for, and the journal keeps their order.
-            self.records.extend(self.held.take());
-            self.held = record;
+            self.held.extend(record);
         } else {
             self.records.extend(record);
             self.group.commit_sent = false;
@@ -270,13 +268,10 @@ impl Conversation {
                 Outcome::Committed
             };
             let record = self.ledger.close(outcome, now);
-            if record.is_some() {
-                self.records.extend(self.held.take());
-                self.held = record;
-            }
+            self.held.extend(record);
             self.statements.transaction_ended();
         }
-        match self.held.take() {
+        match self.release_held() {
             Some(record) if self.group.hold_ready => {
                 self.phase = Phase::HoldingReady;
                 return Ok(Some(Demand::Outcome(record)));
