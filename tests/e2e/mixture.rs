@@ -107,7 +107,7 @@ const SCRIPTS: &[(&str, Expected)] = &[
     ),
     (
         "BEGIN\\; INSERT INTO orders (customer) VALUES ('x')\\; COMMIT\\; INSERT INTO orders (customer) VALUES ('y');",
-        Partial,
+        Complete,
     ),
     (
         "DO $$ BEGIN INSERT INTO orders (customer) VALUES ('x'); COMMIT; INSERT INTO orders (customer) VALUES ('y'); END $$;",

@@ -140,7 +140,9 @@ fn crash(world: &mut World, what: Crash) {
         }
         Crash::Backend => {
             let backends = "SELECT pid FROM pg_stat_activity WHERE usename LIKE 'gp\\_%' LIMIT 1";
-            let backend = wait_for("a backend", || Some(world.sql(backends)).filter(|it| !it.is_empty()));
+            let backend = wait_for("a backend", || {
+                Some(world.sql(backends)).filter(|it| !it.is_empty())
+            });
             world.crash_backend(&backend);
         }
     }

@@ -27,6 +27,7 @@ pub(crate) struct Config {
     /// Data-path threads: with one, an idle connection is at hand for every session.
     pub(crate) threads: u32,
     pub(crate) replica: &'static str,
+    pub(crate) durability: &'static str,
     pub(crate) level: &'static str,
     pub(crate) format: &'static str,
     pub(crate) databases: &'static str,
@@ -59,6 +60,7 @@ impl Config {
             queue_timeout: "30s",
             threads: 2,
             replica: "replica-1",
+            durability: "strict",
             level: "debug",
             format: "text",
             databases: "[orders]",
@@ -96,11 +98,12 @@ targets:
     credential: {credential}
     pool: {{max_connections: {max_connections}, queue_timeout: {queue_timeout}}}
 {more_targets}policies: [policy.yaml]
-audit: {{directory: audit, durability: strict, signing_key: {{file: certs/signing.key}}{more_audit}}}
+audit: {{directory: audit, durability: {durability}, signing_key: {{file: certs/signing.key}}{more_audit}}}
 log: {{level: {level}, format: {format}}}
 threads: {threads}
 {more}",
             replica = self.replica,
+            durability = self.durability,
             postgres = self.postgres,
             door = self.door,
             metrics = self.metrics,

@@ -167,6 +167,11 @@ impl World {
         line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// PostgreSQL's first process.
+    pub(crate) fn server_id(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
     /// SIGTERM, without waiting.
     pub(crate) fn ask_proxy_to_end(&self) {
         self.proxy.as_ref().unwrap().tell(Signal::Terminate).unwrap();
@@ -201,8 +206,8 @@ impl World {
 
     /// The server stops at once, as in a power cut: what is not on disk is lost.
     pub(crate) fn crash_server(&mut self) {
+        signal("QUIT", &self.server_id().to_string());
         let mut server = self.server.take().unwrap();
-        signal("QUIT", &server.id().to_string());
         wait_for("the end of the server", || server.ended().unwrap());
     }
 

@@ -1,0 +1,258 @@
+//! What the audit journal costs: pgbench through gatepost at each durability, and straight at the same server,
+//! in turns. Run by hand, on a quiet machine:
+//!
+//!     cargo bench --bench audit_cost -- [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]...
+//!
+//! Each line: transactions a second, their ratio to the direct run of the same round, and the CPU time of gatepost
+//! and of the server for each transaction (from /proc). The ratios and the CPU are what can be compared between
+//! machines; the disk's own time for one `fdatasync` stands at the head, since every strict commit waits for one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a program for a terminal, made of the harness of the end-to-end tests; it measures time"
+)]
+
+#[path = "../tests/e2e/harness/mod.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod harness;
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::programs::Caller;
+use harness::tools;
+use harness::world::World;
+
+const CLIENTS: [u32; 3] = [1, 8, 32];
+const PROTOCOLS: [&str; 2] = ["simple", "prepared"];
+/// `direct` goes past gatepost.
+const WAYS: [&str; 4] = ["direct", "strict", "batched", "os"];
+const SYNCS: usize = 200;
+
+const WORKLOADS: [(&str, &str); 3] = [
+    (
+        "select",
+        "\\set aid random(1, 100000)\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n",
+    ),
+    (
+        "update",
+        "\\set aid random(1, 100000)\nUPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;\n",
+    ),
+    (
+        "tpcb",
+        "\\set aid random(1, 100000)\n\\set bid random(1, 100)\n\\set tid random(1, 1000)\n\
+         \\set delta random(-5000, 5000)\nBEGIN;\n\
+         UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;\n\
+         SELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n\
+         UPDATE pgbench_tellers SET tbalance = tbalance + :delta WHERE tid = :tid;\n\
+         UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = :bid;\n\
+         INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, :bid, :aid, :delta, CURRENT_TIMESTAMP);\n\
+         COMMIT;\n",
+    ),
+];
+
+const FILL: &str = "
+    INSERT INTO pgbench_branches SELECT b, 0, '' FROM generate_series(1, 100) AS b;
+    INSERT INTO pgbench_tellers SELECT t, 1, 0, '' FROM generate_series(1, 1000) AS t;
+    INSERT INTO pgbench_accounts SELECT a, 1, 0, '' FROM generate_series(1, 100000) AS a;";
+
+/// One run of pgbench.
+struct Run<'a> {
+    workload: &'a str,
+    protocol: &'a str,
+    clients: u32,
+    seconds: u32,
+}
+
+/// What it came to.
+struct Figures {
+    per_second: f64,
+    proxy: Duration,
+    server: Duration,
+}
+
+fn main() {
+    // cargo adds words of its own.
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok());
+    let (seconds, rounds) = (numbers.next().unwrap_or(10), numbers.next().unwrap_or(3));
+    let mut world = World::without_proxy(15);
+    world.config.level = "warn";
+    world.sql(FILL);
+    world.sql("VACUUM ANALYZE");
+    for (name, script) in WORKLOADS {
+        fs::write(world.path(name), script).unwrap();
+    }
+    println!(
+        "one write of 4 KiB and fdatasync: {:?} (median of {SYNCS})",
+        sync_time(&world)
+    );
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |name: &str, of: &[&str]| {
+        let named = |it: &String| of.contains(&it.as_str());
+        !words.iter().any(named) || words.iter().any(|it| it == name)
+    };
+    let workloads = WORKLOADS.map(|(name, _)| name);
+    println!("round workload protocol clients way          tps  ratio  gatepost µs  server µs");
+    for round in 1..=rounds {
+        for workload in workloads.into_iter().filter(|it| asked(it, &workloads)) {
+            for protocol in PROTOCOLS.into_iter().filter(|it| asked(it, &PROTOCOLS)) {
+                for clients in CLIENTS {
+                    let run = Run {
+                        workload,
+                        protocol,
+                        clients,
+                        seconds,
+                    };
+                    compare(&mut world, round, &run);
+                }
+            }
+        }
+    }
+}
+
+/// All ways, one behind the other.
+fn compare(world: &mut World, round: u32, run: &Run<'_>) {
+    let mut direct = None;
+    for way in WAYS {
+        let figures = if way == "direct" {
+            measure(world, run, None)
+        } else {
+            world.config.durability = way;
+            world.serve();
+            let figures = measure(world, run, Some(&world.consumer()));
+            world.stop_proxy();
+            figures
+        };
+        let base = *direct.get_or_insert(figures.per_second);
+        println!(
+            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {:6.3} {:12} {:10}",
+            run.workload,
+            run.protocol,
+            run.clients,
+            figures.per_second,
+            figures.per_second / base,
+            figures.proxy.as_micros(),
+            figures.server.as_micros()
+        );
+    }
+}
+
+fn measure(world: &World, run: &Run<'_>, caller: Option<&Caller>) -> Figures {
+    let arguments = [
+        "--protocol",
+        run.protocol,
+        "--client",
+        &run.clients.to_string(),
+        "--jobs",
+        &run.clients.min(2).to_string(),
+        "--time",
+        &run.seconds.to_string(),
+        "--file",
+        run.workload,
+    ];
+    let mut pgbench = match caller {
+        Some(caller) => world.pgbench(caller, &arguments),
+        None => direct(world, &arguments),
+    };
+    let before = cpu_times(world, caller.is_some());
+    let output = pgbench.output().unwrap();
+    let after = cpu_times(world, caller.is_some());
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let transactions = number_behind(&told, "number of transactions actually processed: ") as u32;
+    assert!(
+        transactions > 0,
+        "too short for {} clients to come in",
+        run.clients
+    );
+    Figures {
+        per_second: number_behind(&told, "tps = "),
+        proxy: (after.0 - before.0) / transactions,
+        server: (after.1 - before.1) / transactions,
+    }
+}
+
+/// The superuser over TLS, as gatepost comes.
+fn direct(world: &World, arguments: &[&str]) -> Command {
+    let server = world.config.server;
+    let mut pgbench = Command::new(tools::client_program("pgbench"));
+    pgbench
+        .env_clear()
+        .env("PGHOST", server.ip().to_string())
+        .env("PGPORT", server.port().to_string())
+        .env("PGDATABASE", "orders")
+        .env("PGUSER", "postgres")
+        .env("PGPASSWORD", "superuser secret")
+        .env("PGSSLMODE", "require")
+        .arg("--no-vacuum")
+        .args(arguments)
+        .current_dir(world.path("."));
+    pgbench
+}
+
+fn number_behind(told: &str, words: &str) -> f64 {
+    let (_, behind) = told
+        .split_once(words)
+        .unwrap_or_else(|| panic!("no {words} in {told}"));
+    let number: String = behind
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || *c == '.')
+        .collect();
+    number.parse().unwrap()
+}
+
+/// CPU time of gatepost so far, and of the server with all of its processes, also those that have ended.
+fn cpu_times(world: &World, with_proxy: bool) -> (Duration, Duration) {
+    let proxy = if with_proxy { ticks(world.proxy_id(), 2) } else { 0 };
+    let first = world.server_id();
+    let mut server = ticks(first, 4);
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(id) = id else { continue };
+        if fields(id).is_some_and(|fields| fields[1] == first.to_string()) {
+            server += ticks(id, 2);
+        }
+    }
+    // USER_HZ is 100 wherever Linux runs on what we support.
+    let time = |ticks| Duration::from_millis(10 * ticks);
+    (time(proxy), time(server))
+}
+
+/// Of `/proc/<id>/stat`, from the state on.
+fn fields(id: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(") ")?;
+    Some(behind.split(' ').map(str::to_owned).collect())
+}
+
+/// utime and stime, and with `count` 4 also those of its children that have ended.
+fn ticks(id: u32, count: usize) -> u64 {
+    let fields = fields(id).unwrap_or_default();
+    let times = fields.iter().skip(11).take(count);
+    times.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+fn sync_time(world: &World) -> Duration {
+    let mut file = fs::File::create(world.path("sync")).unwrap();
+    let mut took: Vec<_> = (0..SYNCS)
+        .map(|_| {
+            file.write_all(&[7; 4096]).unwrap();
+            let begun = Instant::now();
+            file.sync_data().unwrap();
+            begun.elapsed()
+        })
+        .collect();
+    took.sort();
+    took[SYNCS / 2]
+}
