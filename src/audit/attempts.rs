@@ -66,13 +66,13 @@ pub fn find(
 ) -> io::Result<Attempts> {
     let mut search = Search::new(question, until)?;
     let all = newest(directory, usize::MAX)?;
-    let older = all.len().saturating_sub(SEGMENTS_MAX);
-    search.complete = older == 0;
+    let near = newest(directory, SEGMENTS_MAX)?;
+    search.complete = near.first() == all.first();
     // From the newest to the oldest, so that what there is no time for is the oldest.
-    for path in all.iter().skip(older).rev() {
+    for path in near.iter().rev() {
         search.segment(path.clone());
     }
-    let mut last = all.last().cloned();
+    let mut last = near.last().cloned();
     while search.awaits() && Instant::now() < patience.min(until) {
         std::thread::sleep(AGAIN_EVERY);
         // What is written meanwhile is in the segment that was the newest, or behind it.

@@ -46,10 +46,6 @@ impl Hash {
         unhex(text.as_bytes()).map(Self)
     }
 
-    pub(crate) const fn bytes(&self) -> &[u8; HASH_BYTES] {
-        &self.0
-    }
-
     #[cfg(test)]
     pub(crate) const fn from_bytes(bytes: [u8; HASH_BYTES]) -> Self {
         Self(bytes)

@@ -302,20 +302,28 @@ impl<'a> Detail<'a> {
                 scope,
                 outcome,
                 duration,
-            } => Self::Transaction(TransactionDetail {
-                scope: Some(*scope),
-                outcome: Some(*outcome),
-                incarnation: None,
-                marker: None,
-                duration_us: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
-                ..TransactionDetail::of(transaction, fingerprints)
-            }),
+            } => {
+                let ended = TransactionDetail::of(transaction, fingerprints);
+                Self::Transaction(ended.ended(*scope, *outcome, *duration))
+            }
             Event::ServerStopped | Event::SessionOpened | Event::LoginDropped => Self::None,
         }
     }
 }
 
 impl<'a> TransactionDetail<'a> {
+    /// How it ended, without what was only needed to find that out.
+    fn ended(self, scope: Scope, outcome: Outcome, duration: Duration) -> Self {
+        Self {
+            scope: Some(scope),
+            outcome: Some(outcome),
+            incarnation: None,
+            marker: None,
+            duration_us: Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+            ..self
+        }
+    }
+
     fn of(transaction: &'a Transaction, fingerprints: &'a [Arc<str>]) -> Self {
         let statements = transaction.statements.iter().zip(fingerprints);
         let detail = |(statement, fingerprint): (&'a Statement, &'a Arc<str>)| StatementDetail {

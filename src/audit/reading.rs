@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::audit::marker::Lsn;
 use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome, Scope};
-use crate::audit::stored::segments;
+use crate::audit::stored::{is_compressed, segments};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::{ProviderName, RoleName, SessionId, TicketId};
 use crate::domain::incarnation::Incarnation;
@@ -104,10 +104,27 @@ struct Detail {
     scope: Option<Scope>,
 }
 
-/// The newest segments of a journal, oldest first.
+/// Of full segments. One that is compressed counts as full.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// The newest segments of a journal, oldest first: as much as `most` full ones hold. A segment is as small as
+/// its run was short.
 pub(super) fn newest(directory: &Path, most: usize) -> std::io::Result<Vec<PathBuf>> {
     let mut files = segments(directory)?;
-    let older = files.len().saturating_sub(most);
+    let budget = SEGMENT_BYTES.saturating_mul(u64::try_from(most).unwrap_or(u64::MAX));
+    let (mut older, mut bytes) = (files.len(), 0_u64);
+    while bytes < budget
+        && let Some(before) = older.checked_sub(1)
+        && let Some(file) = files.get(before)
+    {
+        let size = if is_compressed(file) {
+            SEGMENT_BYTES
+        } else {
+            std::fs::metadata(file)?.len()
+        };
+        bytes = bytes.saturating_add(size);
+        older = before;
+    }
     Ok(files.split_off(older))
 }
 

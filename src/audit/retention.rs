@@ -229,7 +229,7 @@ impl Keeping {
             if count == 0 {
                 return Ok(hash);
             }
-            hash = Hash::of(&[hash.bytes(), &block]);
+            hash = Hash::of(&[&hash.bytes(), &block]);
             each(&block).map_err(&failed)?;
             if self.asking.now().is_none() {
                 return Err(Stuck::Closing);

@@ -64,8 +64,18 @@ pub(super) fn segments(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Reads a segment, compressed or not; `read` counts the bytes of the file itself.
 fn open(path: &Path, read: &Arc<AtomicU64>) -> io::Result<Box<dyn BufRead + Send>> {
+    let opened = File::open(path);
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    if opened.as_ref().is_err_and(is_gone) && !is_compressed(path) {
+        // It may have been compressed since it was listed.
+        let mut compressed = path.as_os_str().to_owned();
+        compressed.push(COMPRESSED);
+        if Path::new(&compressed).exists() {
+            return open(Path::new(&compressed), read);
+        }
+    }
     let file = Counting {
-        file: File::open(path)?,
+        file: opened?,
         read: Arc::clone(read),
     };
     Ok(if is_compressed(path) {

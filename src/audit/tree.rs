@@ -17,7 +17,7 @@ pub(super) fn leaf(line: &[u8]) -> Hash {
 }
 
 fn node(left: Hash, right: Hash) -> Hash {
-    Hash::of(&[NODE, left.bytes(), right.bytes()])
+    Hash::of(&[NODE, &left.bytes(), &right.bytes()])
 }
 
 /// A tree that grows at its end. Holds one hash for each full subtree, so that it is cheap to copy.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn flip(hash: Hash, bit: usize) -> Hash {
-        let mut bytes = *hash.bytes();
+        let mut bytes = hash.bytes();
         bytes[bit / 8] ^= 1 << (bit % 8);
         Hash::from_bytes(bytes)
     }
