@@ -41,6 +41,10 @@ impl Hash {
         Self(bytes)
     }
 
+    pub(crate) const fn bytes(self) -> [u8; HASH_BYTES] {
+        self.0
+    }
+
     /// Reads 64 lower-case hexadecimal digits.
     pub fn read(text: &str) -> Option<Self> {
         unhex(text.as_bytes()).map(Self)

@@ -57,7 +57,7 @@ impl SigningKey {
     /// time, and only with the key; no head begins like a label.
     pub(crate) fn derive(&self, label: &str) -> [u8; 32] {
         let signature = self.pair.sign(label.as_bytes());
-        *Hash::of(&[label.as_bytes(), signature.as_ref()]).bytes()
+        Hash::of(&[label.as_bytes(), signature.as_ref()]).bytes()
     }
 
     pub(crate) fn sign(&self, hash: &Hash) -> Signature {

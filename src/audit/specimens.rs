@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::audit::entry::{Found, entries};
-use crate::audit::journal::{Durability, Journal, Settings};
 use crate::audit::heads::SecondPlace;
+use crate::audit::journal::{Durability, Journal, Settings};
 use crate::audit::key::{PublicKey, SigningKey, generate};
 use crate::audit::record::*;
 use crate::audit::retention::Retention;
@@ -111,6 +111,7 @@ pub(super) fn transaction(number: u64, id: Option<u64>, kinds: &[&'static str]) 
         incarnation: None,
         marker: None,
         heard: None,
+        gid: None,
     })
 }
 
