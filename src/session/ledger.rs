@@ -70,7 +70,7 @@ pub(super) struct Ledger {
     /// The statements whose completion the server still owes, in order, with their arrival.
     running: VecDeque<(Kind, SystemTime)>,
     /// The names of prepared transactions in statements that were sent and are not completed.
-    gids: VecDeque<Arc<str>>,
+    gids: VecDeque<Option<Arc<str>>>,
     counters: Arc<TargetCounters>,
     /// The life of the server that this session's connection is of, as far as anybody knew.
     incarnation: Option<Incarnation>,
@@ -193,7 +193,7 @@ impl Ledger {
     }
 
     /// Statements were sent that name prepared transactions.
-    pub(super) fn prepared_names(&mut self, gids: &[Arc<str>]) {
+    pub(super) fn prepared_names(&mut self, gids: &[Option<Arc<str>>]) {
         self.gids.extend(gids.iter().cloned());
     }
 
@@ -344,7 +344,7 @@ impl Ledger {
             && let Some(gid) = self.gids.pop_front()
             && let Some(work) = &mut self.work
         {
-            work.gid = Some(gid);
+            work.gid = gid;
         }
         let counts = kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = &mut self.work {
@@ -410,7 +410,7 @@ impl Ledger {
         let correlation = self.correlation();
         let work = self.work.as_ref()?;
         let mut transaction = Box::new(self.transaction(work));
-        transaction.gid = self.gids.front().cloned();
+        transaction.gid = self.gids.front().cloned().flatten();
         let event = Event::TransactionIntent(transaction);
         Some(Record {
             facts: self.facts.clone(),

@@ -31,8 +31,9 @@ pub struct Reading {
     pub sets: Vec<SetCorrelation>,
     /// Correlation ids in comments.
     pub comments: Vec<Correlation>,
-    /// The names in `PREPARE TRANSACTION`, `COMMIT PREPARED` and `ROLLBACK PREPARED`, in order.
-    pub gids: Vec<Arc<str>>,
+    /// The names in `PREPARE TRANSACTION`, `COMMIT PREPARED` and `ROLLBACK PREPARED`, in order, as far as
+    /// they can be read.
+    pub gids: Vec<Option<Arc<str>>>,
 }
 
 impl Reading {
@@ -98,7 +99,7 @@ fn finish(reading: &mut Reading, words: &mut Vec<Token<'_>>) {
     }
     reading.sets.extend(correlation::set(words));
     if matches!(kind, Kind::PrepareTransaction | Kind::EndPrepared) {
-        reading.gids.extend(gid(words));
+        reading.gids.push(gid(words));
     }
     words.clear();
 }
@@ -231,8 +232,8 @@ mod tests {
     fn prepared_transactions_are_known_by_their_names() {
         let text = b"prepare transaction 'it''s'; commit prepared E'a\\'b'; rollback prepared $$c$$; prepare p as select 1";
         let gids = read(text, false).gids;
-        let gids: Vec<&str> = gids.iter().map(AsRef::as_ref).collect();
-        assert_eq!(gids, ["it's", "a'b", "c"]);
+        let gids: Vec<Option<&str>> = gids.iter().map(Option::as_deref).collect();
+        assert_eq!(gids, [Some("it's"), None, Some("c")]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Prepared {
     pub(super) kind: Kind,
     pub(super) sets: Vec<SetCorrelation>,
     /// The names of prepared transactions in it.
-    pub(super) gids: Vec<Arc<str>>,
+    pub(super) gids: Vec<Option<Arc<str>>>,
 }
 
 impl Prepared {

@@ -179,9 +179,12 @@ fn rounds(crashes: &[Crash]) {
     for writer in writers {
         writer.join().unwrap();
     }
-    // Once more, so that what the last process left is looked at as well.
-    world.stop_proxy();
-    world.serve();
+    wait_for("an end of every transaction on record", || {
+        entries(&world.records())
+            .values()
+            .all(|it| it.is_over)
+            .then_some(())
+    });
     world.stop_proxy();
     let survives = crashes.iter().all(|it| matches!(it, Crash::Gatepost));
     judge(&world, &told, crashes.len(), survives);
@@ -193,6 +196,8 @@ fn rounds(crashes: &[Crash]) {
 struct Entry {
     mark: String,
     id: Option<u64>,
+    /// An outcome, or what was found out later.
+    is_over: bool,
     verdicts: BTreeSet<String>,
 }
 
@@ -208,8 +213,8 @@ fn entries(records: &[Value]) -> BTreeMap<(String, u64), Entry> {
             mark.clone_into(&mut entry.mark);
         }
         entry.id = detail["id"].as_u64().or(entry.id);
+        entry.is_over |= record["event"] != "transaction.intent";
         if detail["scope"] != "read_only" {
-            // Of `transaction.outcome`, and of `transaction.reconciled`.
             entry
                 .verdicts
                 .extend(detail["outcome"].as_str().map(str::to_owned));

@@ -138,7 +138,8 @@ impl Conversation {
             // An empty Query put nothing on record; an empty Execute did.
             tag::EMPTY_QUERY if sent == Sent::Query => {}
             tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::FUNCTION_RESULT => {
-                if self.ledger.completed(None, now) == Some(Kind::Unknown) {
+                let kind = self.ledger.completed(None, now);
+                if kind == Some(Kind::Unknown) {
                     self.ended();
                 }
             }
