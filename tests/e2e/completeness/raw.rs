@@ -146,7 +146,8 @@ fn partly(what: &'static str, group: Group, answers: usize, [commits, unnamed]: 
 
 const I: &str = "INSERT INTO work (mark) VALUES ('raw')";
 
-fn list(writes: u32, major: u32) -> Vec<Class> {
+/// What ends, or does not end, what nobody began.
+fn ends(major: u32) -> Vec<Class> {
     let new = Group::new;
     vec![
         class(
@@ -205,6 +206,13 @@ fn list(writes: u32, major: u32) -> Vec<Class> {
             1,
             2,
         ),
+    ]
+}
+
+/// Several transactions in one group.
+fn chains() -> Vec<Class> {
+    let new = Group::new;
+    vec![
         class(
             "a chain that goes on in the next group",
             new()
@@ -263,6 +271,13 @@ fn list(writes: u32, major: u32) -> Vec<Class> {
             1,
             1,
         ),
+    ]
+}
+
+/// Rows in parts, COPY, and what is sent without waiting.
+fn parts() -> Vec<Class> {
+    let new = Group::new;
+    vec![
         class(
             "rows in parts, outside of a block",
             new()
@@ -320,6 +335,13 @@ fn list(writes: u32, major: u32) -> Vec<Class> {
             1,
             1,
         ),
+    ]
+}
+
+/// Names that may mean something else by now.
+fn names(writes: u32) -> Vec<Class> {
+    let new = Group::new;
+    vec![
         class(
             "a prepared COMMIT",
             new()
@@ -375,6 +397,13 @@ fn list(writes: u32, major: u32) -> Vec<Class> {
             3,
             [1, 0],
         ),
+    ]
+}
+
+/// Calls, and what commits by itself.
+fn calls(writes: u32, major: u32) -> Vec<Class> {
+    let new = Group::new;
+    vec![
         // PostgreSQL 18 loses what stands before the call, and fails the next command.
         if major < 18 {
             partly(
@@ -402,7 +431,14 @@ pub(super) fn classes(world: &World, caller: &Caller, major: u32) {
     world.sql(made);
     let writes: u32 = world.sql("SELECT 'writes_raw'::regproc::oid").parse().unwrap();
     let mut wrong = Vec::new();
-    for class in list(writes, major) {
+    let lists = [
+        ends(major),
+        chains(),
+        parts(),
+        names(writes),
+        calls(writes, major),
+    ];
+    for class in lists.into_iter().flatten() {
         let since = world.here_in_wal();
         let mut session = world.plain(caller);
         session.query("SET gatepost.correlation_id = 'raw'").well();

@@ -108,11 +108,13 @@ impl Writer {
 }
 
 fn first_value(messages: &[SimpleQueryMessage]) -> String {
-    let rows = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    });
-    rows.unwrap()
+    let value = |message: &SimpleQueryMessage| {
+        let SimpleQueryMessage::Row(row) = message else {
+            return None;
+        };
+        row.get(0).map(str::to_owned)
+    };
+    messages.iter().find_map(value).unwrap()
 }
 
 /// The moments are anybody's guess, also those of a second run.
