@@ -188,27 +188,36 @@ impl Source for Files {
     }
 }
 
-/// Reads one segment line by line.
+/// Reads one segment line by line. Behind its end it says `None`, and goes on when the file has grown.
 pub(super) fn lines_of(path: PathBuf) -> Box<dyn Iterator<Item = Spot>> {
-    let mut files = Files::new(vec![path]);
-    let mut current = Current::new();
-    let mut failed = false;
+    let file: Arc<Path> = Arc::from(path);
+    let (mut reader, mut line, mut failed) = (None, 0, false);
     Box::new(std::iter::from_fn(move || {
         if failed {
             return None;
         }
-        let bytes = match files.next_line(&mut current) {
-            Ok(false) => return None,
-            Ok(true) => Ok(std::mem::take(&mut current.bytes)),
+        let mut bytes = Vec::new();
+        let read = match &mut reader {
+            Some(reader) => next_of(reader, &mut bytes),
+            None => open(&file, &Arc::default()).and_then(|new| next_of(reader.insert(new), &mut bytes)),
+        };
+        let bytes = match read {
+            Ok(0) => return None,
+            Ok(_) => Ok(bytes),
             Err(error) => {
                 failed = true;
                 Err(error)
             }
         };
+        line += 1;
         Some(Spot {
-            file: Arc::clone(&current.file),
-            line: current.line,
+            file: Arc::clone(&file),
+            line,
             bytes,
         })
     }))
+}
+
+fn next_of(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    reader.take(LINE_MAX).read_until(b'\n', bytes)
 }

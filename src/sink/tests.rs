@@ -1,3 +1,5 @@
+//! Stories of sinks against receivers that take, refuse, are away and come back.
+
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
