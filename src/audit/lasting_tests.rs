@@ -73,7 +73,7 @@ fn whoever_trusts_one_key_can_follow_to_the_others() {
     let broken = check(directory.path(), &[&stranger]).unwrap_err();
     assert!(matches!(broken.what, Fault::OtherKey { id } if id == a_public.id()));
     // Forwards the chain alone is enough.
-    fs::remove_file(directory.path().join("rotations.jsonl")).unwrap();
+    fs::remove_file(directory.path().join("rotations")).unwrap();
     check(directory.path(), &[&a_public]).unwrap();
     check(directory.path(), &[&b_public]).unwrap_err();
     for public in [&a_public, &b_public, &c_public] {

@@ -16,7 +16,7 @@ use crate::audit::key::PublicKey;
 use crate::audit::marks::Mark;
 use crate::audit::segment::FILE_MODE;
 
-const ROTATIONS_FILE: &str = "rotations.jsonl";
+const ROTATIONS_FILE: &str = "rotations";
 /// Of the key in use.
 const CURRENT: &str = "signing.pub";
 const KEY_PREFIX: &str = "signing-";

@@ -48,7 +48,15 @@ const LABELS: [(&str, &[&str]); 13] = [
     ),
     (
         "result",
-        &["passed_on", "wrong_key", "ignored", "ok", "failed", "unchanged"],
+        &[
+            "passed_on",
+            "wrong_key",
+            "ignored",
+            "ok",
+            "failed",
+            "unchanged",
+            "kept",
+        ],
     ),
     ("side", &["server", "client"]),
     ("provider", &["entra", "okta"]),
