@@ -78,6 +78,7 @@ fn outcome(facts: &Arc<Facts>, number: u64) -> Record {
                 incarnation: None,
                 marker: None,
                 heard: None,
+                gid: None,
             }),
             scope: Scope::Complete,
             outcome: Outcome::Committed,

@@ -73,7 +73,15 @@ fn example() -> Value {
             "signing_key": {"file": "sign.key"},
             "previous_signing_key": {"env": "OLD_KEY"},
             "heads": {"file": "/mnt/other/heads", "log": true},
-            "retention": {"compress_after": "7d", "keep": "400d"}
+            "retention": {"compress_after": "7d", "keep": "400d"},
+            "sinks": {
+                "siem": {"syslog": {
+                    "address": "siem:6514", "ca": "ca.crt", "form": "cef", "allow_plaintext": false
+                }},
+                "collector": {"otlp": {
+                    "url": "https://c:4318/v1/logs", "ca": "ca.crt", "token": {"env": "T"}, "allow_plaintext": false
+                }}
+            }
         },
         "threads": 2,
         "log": {"format": "json", "level": "info"},

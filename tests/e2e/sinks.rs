@@ -70,9 +70,8 @@ impl Drop for Rsyslog {
 fn program() -> PathBuf {
     let places = ["/usr/sbin/rsyslogd", "/usr/bin/rsyslogd"].map(Path::new);
     let found = places.into_iter().find(|place| place.exists());
-    found
-        .expect("rsyslogd is missing: run tests/run.sh, or tests/setup/rsyslog.sh, which installs it")
-        .to_owned()
+    let missing = "rsyslogd is missing: run tests/run.sh, or tests/setup/rsyslog.sh, which installs it";
+    found.unwrap_or_else(|| panic!("{missing}")).to_owned()
 }
 
 /// What the sink called `siem` says of this.
