@@ -75,12 +75,8 @@ fn example() -> Value {
             "heads": {"file": "/mnt/other/heads", "log": true},
             "retention": {"compress_after": "7d", "keep": "400d"},
             "sinks": {
-                "siem": {"syslog": {
-                    "address": "siem:6514", "ca": "ca.crt", "form": "cef", "allow_plaintext": false
-                }},
-                "collector": {"otlp": {
-                    "url": "https://c:4318/v1/logs", "ca": "ca.crt", "token": {"env": "T"}, "allow_plaintext": false
-                }}
+                "siem": {"syslog": {"address": "siem:6514", "ca": "ca.crt", "form": "cef", "allow_plaintext": false}},
+                "collector": {"otlp": {"url": "https://c/v1/logs", "ca": "ca.crt", "token": {"env": "T"}}}
             }
         },
         "threads": 2,
