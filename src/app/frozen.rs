@@ -28,6 +28,7 @@ pub(super) fn frozen(old: &Settings, new: &Settings) -> Vec<Mistake> {
     check(old.audit.durability == new.audit.durability, "audit.durability");
     check(old.audit.heads == new.audit.heads, "audit.heads");
     check(old.audit.retention == new.audit.retention, "audit.retention");
+    check(old.audit.sinks == new.audit.sinks, "audit.sinks");
     check(old.threads == new.threads, "threads");
     check(old.log == new.log, "log");
     let names = |settings: &Settings| -> Vec<_> {

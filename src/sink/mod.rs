@@ -40,14 +40,14 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receiver {
     Syslog(SyslogSettings),
     Otlp(OtlpSettings),
 }
 
 /// One sink.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Unique; in metrics, and in the name of the file beside the journal.
     pub name: String,

@@ -57,7 +57,7 @@ impl OtlpAddress {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpSettings {
     pub address: OtlpAddress,
     /// `None`: the machine's own authorities.

@@ -15,7 +15,7 @@ use crate::audit::export::{Form, Framing, export};
 use crate::sink::SendError;
 use crate::tls::{self, Stream};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyslogSettings {
     pub host: String,
     pub port: u16,

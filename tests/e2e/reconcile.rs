@@ -15,6 +15,17 @@ fn world() -> World {
     world
 }
 
+/// A server that keeps the times of commits. It was restarted before the proxy met it: a broker that has
+/// not noticed a restart yet still calls itself ready.
+fn timed_world() -> World {
+    let mut world = World::with_plain_door();
+    world.sql("ALTER SYSTEM SET track_commit_timestamp = on");
+    world.stop_server();
+    world.start_server();
+    world.serve();
+    world
+}
+
 /// From now on a commit is on the server's disk and is not acknowledged: it waits for a standby that
 /// there is not.
 fn hold_commits(world: &World) {
@@ -154,13 +165,7 @@ fn a_crash_leaves_it_in_doubt_without_a_proof() {
 
 #[test]
 fn the_time_of_the_commit_proves_it_after_a_crash() {
-    let mut world = world();
-    world.sql("ALTER SYSTEM SET track_commit_timestamp = on");
-    world.stop_server();
-    world.start_server();
-    wait_for("the broker", || {
-        world.readiness().filter(|(status, _)| *status == 200)
-    });
+    let mut world = timed_world();
     let _client = commits(&world, "timed");
     world.crash_server();
     world.start_server();
@@ -219,13 +224,7 @@ fn a_number_that_was_given_out_again_is_not_mistaken() {
 
 #[test]
 fn the_time_of_its_commit_gives_another_with_the_number_away() {
-    let mut world = world();
-    world.sql("ALTER SYSTEM SET track_commit_timestamp = on");
-    world.stop_server();
-    world.start_server();
-    wait_for("the broker", || {
-        world.readiness().filter(|(status, _)| *status == 200)
-    });
+    let world = timed_world();
     let found = give_a_number_out_again(world);
     assert!(found.is_none_or(|found| found["outcome"] == "aborted"));
 }

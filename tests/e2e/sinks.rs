@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::harness::certificates::replace;
 use crate::harness::provider::try_http;
 use crate::harness::wait_for;
 use crate::harness::world::World;
@@ -102,6 +103,17 @@ fn a_syslog_server_gets_every_record_also_what_it_missed() {
     assert!(measured(&world, "gatepost_audit_sink_behind") > 0.0);
     let told = "records cannot be sent on; they wait in the journal";
     assert_eq!(world.log().matches(told).count(), 1);
+
+    // What would not be put in force is not accepted.
+    let configuration = world.path("gatepost.yaml");
+    let text = fs::read_to_string(&configuration).unwrap();
+    replace(&configuration, &text.replace("{siem:", "{other:"));
+    world.tell_proxy_to_reload();
+    wait_for("the refusal of another sink", || {
+        let told = "audit.sinks cannot change while gatepost runs";
+        world.log().contains(told).then_some(())
+    });
+    replace(&configuration, &text);
 
     let rsyslog = Rsyslog::start(&world, port);
     wait_for("what was missed", || {
