@@ -388,21 +388,11 @@ impl Conversation {
         let text = format!("USE [{}]", self.database.replace(']', "]]"));
         let mut payload = Vec::new();
         put_batch(&mut payload, self.open.descriptor, None, &text);
-        self.scratch.clear();
-        let kind = PacketKind::Batch;
-        packet::put_message(
-            &mut self.scratch,
-            kind,
-            Status::NORMAL,
-            self.packet_bytes,
-            &payload,
-        );
-        to_server.add(&self.scratch);
         let owed = Owed {
             asked: Asked::Batch,
             owner: Owner::Client,
         };
-        self.try_step(|turn| turn.began(owed)?.ended())?;
+        self.send((PacketKind::Batch, Status::NORMAL), &payload, owed, to_server)?;
         self.owes_reset = std::mem::take(&mut self.reset_made);
         self.plan = Some(plan);
         self.phase = Phase::Awaiting;
@@ -438,17 +428,8 @@ impl Conversation {
         }
         let mut payload = Vec::new();
         put_rollback(&mut payload, self.open.descriptor, None);
-        self.scratch.clear();
         let kind = PacketKind::TransactionManager;
-        packet::put_message(
-            &mut self.scratch,
-            kind,
-            Status::NORMAL,
-            self.packet_bytes,
-            &payload,
-        );
-        to_server.add(&self.scratch);
-        self.try_step(|turn| turn.began(owed)?.ended())?;
+        self.send((kind, Status::NORMAL), &payload, owed, to_server)?;
         self.plan = Some(Plan {
             managed: Some(Managed::Rollback { then_begin: false }),
             ..Plan::default()

@@ -261,6 +261,20 @@ impl Conversation {
         lane.add(&self.scratch);
     }
 
+    /// Sends a request of our own, whole.
+    fn send(
+        &mut self,
+        (kind, status): (PacketKind, Status),
+        payload: &[u8],
+        owed: Owed,
+        to_server: &mut Lane,
+    ) -> Result<(), Fault> {
+        self.scratch.clear();
+        packet::put_message(&mut self.scratch, kind, status, self.packet_bytes, payload);
+        to_server.add(&self.scratch);
+        self.try_step(|turn| turn.began(owed)?.ended())
+    }
+
     fn refusal(&self, code: RefusalCode, reason: Reason) -> Refusal {
         Refusal {
             code,

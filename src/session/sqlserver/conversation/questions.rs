@@ -9,7 +9,7 @@ use crate::session::lane::Lane;
 use crate::sql::tsql::PlanOnly;
 use crate::wire::PeerMisbehaved;
 use crate::wire::tds::event::{EnvChange, Event};
-use crate::wire::tds::packet::{self, PacketKind, Status};
+use crate::wire::tds::packet::{PacketKind, Status};
 use crate::wire::tds::request::put_batch;
 use crate::wire::tds::rows::{Value, first_row};
 use crate::wire::tds::token::Reader;
@@ -64,20 +64,11 @@ impl Conversation {
         };
         let mut payload = Vec::new();
         put_batch(&mut payload, descriptor, None, text);
-        self.scratch.clear();
-        packet::put_message(
-            &mut self.scratch,
-            PacketKind::Batch,
-            status,
-            self.packet_bytes,
-            &payload,
-        );
-        to_server.add(&self.scratch);
         let owed = Owed {
             asked: Asked::Batch,
             owner: Owner::Ours,
         };
-        self.try_step(|turn| turn.began(owed)?.ended())?;
+        self.send((PacketKind::Batch, status), &payload, owed, to_server)?;
         self.answer.clear();
         self.phase = Phase::Asking(question);
         Ok(())
