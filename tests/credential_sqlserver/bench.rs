@@ -420,20 +420,15 @@ impl Bench {
         eventually("the login is dropped", async || !self.exists(login).await).await;
     }
 
-    /// Ends the brokers' connections to this test's database.
-    pub(crate) async fn kill_brokers(&self) {
-        let mut master = self.admin("master").await;
-        let sql = format!(
-            "SELECT CAST(session_id AS nvarchar(20)) FROM sys.dm_exec_sessions WHERE session_id IS NOT NULL \
-             AND program_name = 'gatepost broker' AND database_id = DB_ID('{}')",
-            self.database
-        );
-        let sessions = master.texts(&sql).await;
-        assert!(!sessions.is_empty());
-        for session in sessions {
-            // A sweep's may have ended by itself.
-            let _ = master.run(&format!("KILL {session}")).await;
-        }
+    /// The records of its end are on disk: they are written a moment after it is gone.
+    pub(crate) async fn recorded_as_dropped(&self, login: &str) {
+        self.gone(login).await;
+        eventually("recorded", async || {
+            self.events(login)
+                .last()
+                .is_some_and(|last| last == "login.dropped")
+        })
+        .await;
     }
 
     /// Does the catalogue tell what was granted? Babelfish's does not.
