@@ -62,7 +62,8 @@ pub(super) struct Ledger {
     work: Option<Work>,
     closed: u64,
     /// The statements whose completion the server still owes, in order, with their arrival.
-    running: VecDeque<(Kind, SystemTime)>,
+    /// Whether it is one of the transaction's on record.
+    running: VecDeque<(Kind, SystemTime, bool)>,
     counters: Arc<TargetCounters>,
     /// The life of the server that this session's connection is of, as far as anybody knew.
     incarnation: Option<Incarnation>,
@@ -129,7 +130,7 @@ impl Ledger {
 
     /// A statement was sent.
     pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, true));
         self.again(text, kind, now);
     }
 
@@ -163,7 +164,7 @@ impl Ledger {
     /// A statement was sent that is proven to write nothing: it is on record only as part of a transaction
     /// that writes.
     pub(super) fn read(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, self.work.is_some()));
         let Some(work) = &mut self.work else { return };
         if kind.controls_transaction() || kind.is_inert() {
             return;
@@ -181,7 +182,7 @@ impl Ledger {
 
     /// Another part of a statement that is already on record was asked for.
     pub(super) fn continued(&mut self, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, true));
     }
 
     /// A text with these correlation ids in its comments was sent.
@@ -297,8 +298,9 @@ impl Ledger {
 
     /// A statement completed, with this many rows. Returns its kind.
     pub(super) fn completed(&mut self, rows: Option<u64>, now: SystemTime) -> Option<Kind> {
+        let recorded = self.running.front().is_some_and(|(_, _, recorded)| *recorded);
         let kind = self.answered(now);
-        let counts = kind.is_some_and(|kind| !kind.controls_transaction());
+        let counts = recorded && kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = &mut self.work {
             work.heard = Some(now);
         }
@@ -336,7 +338,7 @@ impl Ledger {
 
     /// The server is through with the statement that it owed first.
     fn answered(&mut self, now: SystemTime) -> Option<Kind> {
-        let (kind, arrived) = self.running.pop_front()?;
+        let (kind, arrived, _) = self.running.pop_front()?;
         // A clock that was set back makes it short, not long.
         let took = now.duration_since(arrived).unwrap_or_default();
         self.counters.statement(kind, took);

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::domain::refusal::Reason;
 use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
+use crate::session::postgres::proofs::{Judged as Judgement, Memory};
 use crate::session::postgres::statements::Prepared;
 use crate::sql;
 use crate::sql::correlation::{SetCorrelation, Setting};
@@ -100,9 +101,15 @@ impl Conversation {
             FromClient::Query { sql } => {
                 let reading = sql::read(sql, self.backslash_escapes);
                 let text: Arc<str> = Arc::from(recorded(sql));
-                return Ok(self.query(head, &reading, &text, lane, now));
+                let kind = reading.single().unwrap_or(Kind::Unknown);
+                let judged = self.proofs.judge(sql, kind, !self.group.begun);
+                return Ok(self.query(head, (&reading, &judged), &text, lane, now));
             }
-            FromClient::Parse { statement, sql } => {
+            FromClient::Parse {
+                statement,
+                sql,
+                types,
+            } => {
                 let reading = sql::read(sql, self.backslash_escapes);
                 if let Some(what) = reading.escape {
                     lane.discard(head.length);
@@ -110,18 +117,23 @@ impl Conversation {
                     self.poison(Reason::EscapeStatement { what }, lane);
                     return Ok(Judged::On);
                 }
-                self.parse(statement, reading, &recorded(sql));
+                let text = recorded(sql);
+                let memory = self.proofs.memory(sql, &text, types, !self.group.begun);
+                self.parse(statement, reading, &text, memory);
             }
             // The server skips it.
             FromClient::Execute { .. } if self.group.failed => self.turn.sent(Sent::Execute, Owner::Client),
             FromClient::Execute { portal, .. } => {
-                let statement = self.statements.peek(portal);
+                let (statement, bound_plain) = self.statements.peek(portal);
                 if self.group.ending {
                     return Ok(self.settle_first(lane));
                 }
                 if !self.cleared {
                     let (sets, first) = self.statements.execute(portal);
-                    self.note_execute(&statement, &sets, first, now);
+                    let judged = statement.judged(&self.proofs);
+                    self.proofs.runs(statement.kind, &judged);
+                    let plain = bound_plain && judged.is_plain_read();
+                    self.note_execute((&statement, plain), &sets, first, now);
                 }
                 return Ok(self.execute(head, statement.kind, lane));
             }
@@ -142,7 +154,7 @@ impl Conversation {
         Ok(Judged::On)
     }
 
-    fn parse(&mut self, name: &[u8], reading: Reading, text: &str) {
+    fn parse(&mut self, name: &[u8], reading: Reading, text: &str, memory: Memory) {
         // A Parse of several statements is refused by the server.
         let kind = reading.single().unwrap_or(Kind::Unknown);
         let Reading { sets, comments, .. } = reading;
@@ -152,6 +164,7 @@ impl Conversation {
                 text: Arc::from(text),
                 kind,
                 sets,
+                memory,
             };
             self.statements.parse(name, prepared);
         }
@@ -193,7 +206,9 @@ impl Conversation {
                 });
             }
             Decoded::Message(_) if self.turn.is_skipping() => {}
-            Decoded::Message((portal, statement)) => self.statements.bind(portal, statement, body),
+            Decoded::Message((portal, statement)) => {
+                self.statements.bind(portal, statement, body, &mut self.proofs);
+            }
             Decoded::NeedMore { at_least } if at_least <= head.body_bytes() => {
                 let at_least = at_least + HEAD_BYTES;
                 return Ok(Judged::Wait { at_least });
@@ -205,13 +220,23 @@ impl Conversation {
         Ok(Judged::On)
     }
 
-    fn note_execute(&mut self, statement: &Prepared, sets: &[SetCorrelation], first: bool, now: SystemTime) {
+    fn note_execute(
+        &mut self,
+        (statement, plain): (&Prepared, bool),
+        sets: &[SetCorrelation],
+        first: bool,
+        now: SystemTime,
+    ) {
         if !first {
             self.ledger.continued(statement.kind, now);
             return;
         }
         if statement.kind == Kind::Begin {
             self.ledger.began(now);
+        }
+        if plain {
+            self.ledger.read(&statement.text, statement.kind, now);
+            return;
         }
         self.note_statement(&statement.text, statement.kind, now);
         let in_block = self.expected == TransactionStatus::InBlock;
@@ -317,6 +342,7 @@ impl Conversation {
     fn function_call(&mut self, head: Head, lane: &mut Lane, now: SystemTime) -> Judged {
         let first = !std::mem::take(&mut self.cleared);
         if first {
+            self.proofs.runs(Kind::Unknown, &Judgement::BY_ITS_KIND);
             self.note_statement(&Arc::from("/* function call by number */"), Kind::Unknown, now);
         }
         if self.expected == TransactionStatus::Idle {

@@ -6,6 +6,7 @@ use crate::audit::record::Outcome;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::dialogue::{Demand, Fault, Verdict};
 use crate::session::lane::Lane;
+use crate::session::postgres::proofs;
 use crate::sql::Kind;
 use crate::wire::Decoded;
 use crate::wire::pg::error_response::sqlstate;
@@ -182,9 +183,12 @@ impl Conversation {
             .unwrap_or_default();
         if let FromServer::ParameterStatus { name, value } =
             from_server::parse(head.tag, body).map_err(Fault::Server)?
-            && name == STRING_STYLE.as_bytes()
         {
-            self.backslash_escapes = value == b"off";
+            if name == STRING_STYLE.as_bytes() {
+                self.backslash_escapes = value == b"off";
+            } else if name == proofs::ENCODING.as_bytes() {
+                self.proofs.note_encoding(value);
+            }
         }
         Ok(())
     }
@@ -242,6 +246,7 @@ impl Conversation {
                 record => self.records.extend(record),
             }
             self.statements.transaction_ended();
+            self.proofs.settled();
         }
         self.turn.received(head.tag, Some(status))?;
         let withheld = self.cancelled == Cancelled::Sent
