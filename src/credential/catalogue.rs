@@ -37,6 +37,8 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(50);
 /// Of the time, at most one part in so many is spent asking: a large catalogue is asked about less often.
 const SHARE: u32 = 20;
+/// The same for reading it whole, which is done only when it has changed.
+const READ_SHARE: u32 = 4;
 /// Without a session that asks, the connection is not kept.
 const IDLE_FOR: Duration = Duration::from_secs(60);
 /// A snapshot that waits to be believed is looked at again after this.
@@ -279,12 +281,15 @@ impl Reader {
 
     async fn watching(&mut self) -> Result<Over, Over> {
         let settings = Arc::clone(&self.settings.borrow_and_update());
-        let connection = Access::new(&settings, &self.control).connect(&self.database).await?;
+        let connection = Access::new(&settings, &self.control)
+            .connect(&self.database)
+            .await?;
         let Connection::Postgres(connection) = connection else {
             return Ok(Over::Stopped);
         };
         let mut known: Option<Version> = None;
         let mut asked = Instant::now();
+        let mut read_next = asked;
         loop {
             let begun = Instant::now();
             let stirred = self.state.stirred.load(Ordering::SeqCst);
@@ -296,34 +301,43 @@ impl Reader {
             self.before.retain(|pin| pin.strong_count() > 0);
             let drained = self.before.is_empty();
             let version = connection.catalogue_version(known.as_ref()).await?;
+            let spent = begun.elapsed();
             let mut published = self.state.published();
             if known.as_ref().is_some_and(|known| known.is_same_state(&version)) {
                 published.settled |= drained;
+                published.confirmed = Some((stirred, begun));
+                known = Some(version);
+            } else if begun < read_next {
+                published.confirmed = None;
             } else {
+                let reading = Instant::now();
                 let catalogue = connection.catalogue().await?.ok_or(Over::TooLarge)?;
+                read_next = Instant::now() + reading.elapsed() * READ_SHARE;
                 let replaced = std::mem::take(&mut published.pin);
                 self.before.push(Arc::downgrade(&replaced.0));
-                published.catalogue = Some(Arc::new(catalogue));
-                published.number += 1;
-                published.settled = false;
+                published = Published {
+                    catalogue: Some(Arc::new(catalogue)),
+                    number: published.number + 1,
+                    settled: false,
+                    confirmed: Some((stirred, begun)),
+                    pin: published.pin,
+                };
+                known = Some(version);
             }
-            known = Some(version);
-            published.confirmed = Some((stirred, begun));
-            let settled = published.settled;
+            let sure = published.settled && published.confirmed.is_some();
             self.state.publish(published);
-            let spent = begun.elapsed();
             if spent > CONFIRMED_FOR {
                 return Err(Over::TooLarge);
             }
-            let rest = if settled { REST } else { UNSETTLED_POLL };
-            self.pause((spent * SHARE).max(rest), stirred, settled).await?;
+            let rest = if sure { REST } else { UNSETTLED_POLL };
+            self.pause((spent * SHARE).max(rest), stirred, sure).await?;
         }
     }
 
     /// Until the next look: at least `rest`, and longer when nothing happens.
-    async fn pause(&mut self, rest: Duration, stirred: u64, settled: bool) -> Result<(), Over> {
+    async fn pause(&mut self, rest: Duration, stirred: u64, sure: bool) -> Result<(), Over> {
         sleep(rest).await;
-        if !settled {
+        if !sure {
             return Ok(());
         }
         let next = sleep(POLL_EVERY.saturating_sub(rest));

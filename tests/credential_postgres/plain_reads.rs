@@ -38,6 +38,7 @@ CREATE TYPE app.mood AS ENUM ('well', 'bad');
 CREATE FUNCTION app.cast_mood(app.mood) RETURNS int LANGUAGE sql AS 'SELECT app.evil(1)';
 CREATE CAST (app.mood AS int) WITH FUNCTION app.cast_mood(app.mood);
 CREATE VIEW app.evil_view AS SELECT app.evil(1) AS a;
+CREATE VIEW first.shown AS SELECT app.evil(1) AS a;
 CREATE VIEW app.over_view AS SELECT * FROM app.evil_view;
 CREATE VIEW app.seq_view AS SELECT nextval('app.s') AS a;
 CREATE VIEW app.lock_view AS SELECT * FROM app.plain FOR UPDATE;
@@ -74,23 +75,55 @@ const TRAPS: [(&str, &str, bool); 62] = [
     ("", "SELECT app.sql_evil(1)", true),
     ("", "SELECT * FROM app.rows(1)", true),
     ("", "SELECT * FROM ROWS FROM (app.rows(1)) WITH ORDINALITY", true),
-    ("", "SELECT p.evil_row FROM app.plain p", true),
-    ("", "SELECT (p).evil_row FROM app.plain p", true),
+    (
+        "SET LOCAL search_path = app",
+        "SELECT p.evil_row FROM app.plain p",
+        true,
+    ),
+    (
+        "SET LOCAL search_path = app",
+        "SELECT (p).evil_row FROM app.plain p",
+        true,
+    ),
     ("", "SELECT app.evil_sum(a) FROM app.plain", true),
-    ("", "SELECT app.evil_sum(a) OVER (ORDER BY a) FROM app.plain", true),
+    (
+        "",
+        "SELECT app.evil_sum(a) OVER (ORDER BY a) FROM app.plain",
+        true,
+    ),
     ("", "SELECT 1 OPERATOR(app.=@=) 1", true),
     ("SET LOCAL search_path = app", "SELECT 1=@=1", true),
     ("", "SELECT 1::app.checked", true),
     ("", "SELECT app.checked '1'", true),
-    ("", "SELECT app.checked(1)", false),
+    ("", "SELECT app.checked(1)", true),
     ("", "SELECT CAST(1 AS app.over_checked)", true),
     ("", "SELECT ARRAY[1]::app.checked[]", true),
     ("", "SELECT ROW(1, 2)::app.pair", true),
-    ("", "SELECT (json_populate_record(null::app.pair, '{\"a\": 1}')).a", true),
-    ("", "SELECT (json_populate_record(null::app.with_column, '{\"a\": 1}')).a", true),
-    ("", "SELECT x.a FROM json_to_record('{\"a\": 1}') AS x(a app.checked)", true),
-    ("", "SELECT pg_catalog.domain_in('1', 'app.checked'::regtype, -1)", true),
-    ("", "SELECT pg_catalog.array_in('{1}', 'app.checked'::regtype, -1)", true),
+    (
+        "",
+        "SELECT (json_populate_record(null::app.pair, '{\"a\": 1}')).a",
+        true,
+    ),
+    (
+        "",
+        "SELECT (json_populate_record(null::app.with_column, '{\"a\": 1}')).a",
+        true,
+    ),
+    (
+        "",
+        "SELECT x.a FROM json_to_record('{\"a\": 1}') AS x(a app.checked)",
+        true,
+    ),
+    (
+        "",
+        "SELECT pg_catalog.domain_in('1', 'app.checked'::regtype, -1) IS NULL",
+        true,
+    ),
+    (
+        "",
+        "SELECT pg_catalog.array_in('{1}', 'app.checked'::regtype, -1)",
+        true,
+    ),
     ("", "SELECT 'well'::app.mood::int", true),
     ("", "SELECT m::int FROM app.with_column", false),
     ("", "SELECT * FROM app.evil_view", true),
@@ -101,34 +134,79 @@ const TRAPS: [(&str, &str, bool); 62] = [
     ("", "SELECT * FROM app.lock_view", true),
     ("", "SELECT * FROM app.secured", true),
     ("", "SELECT * FROM app.indexed WHERE a = 1", true),
-    ("", "SELECT nextval('app.s')", true),
+    // The view above has logged its values ahead.
+    ("", "SELECT nextval('app.s')", false),
     ("", "SELECT setval('app.s', 4)", true),
     ("", "SELECT lo_create(0)", true),
     ("", "SELECT pg_current_xact_id()", true),
     ("", "SELECT txid_current()", true),
     ("", "SELECT pg_logical_emit_message(true, 'a', 'b')", true),
-    ("", "SELECT query_to_xml('SELECT app.evil(1)', true, true, '')", true),
-    ("", "SELECT query_to_xml_and_xmlschema('SELECT app.evil(1)', true, true, '')", true),
+    (
+        "",
+        "SELECT query_to_xml('SELECT app.evil(1)', true, true, '')",
+        true,
+    ),
+    (
+        "",
+        "SELECT query_to_xml_and_xmlschema('SELECT app.evil(1)', true, true, '')",
+        true,
+    ),
     ("", "SELECT table_to_xml('app.evil_view', true, true, '')", true),
-    ("", "SELECT schema_to_xml('app', true, true, '')", true),
-    ("", "SELECT * FROM ts_stat('SELECT app.evil_text(''x'')::tsvector')", true),
-    ("", "SELECT ts_rewrite('a'::tsquery, 'SELECT app.evil_text(''a'')::tsquery, ''b''::tsquery')", true),
-    ("SET LOCAL search_path = first, app, pg_catalog", "SELECT lower('X')", true),
-    ("SET LOCAL search_path = first, app, pg_catalog", "SELECT \"lower\"(t) FROM plain", true),
+    ("", "SELECT schema_to_xml('first', true, true, '')", true),
+    (
+        "",
+        "SELECT * FROM ts_stat('SELECT app.evil_text(''x'')::tsvector')",
+        true,
+    ),
+    (
+        "",
+        "SELECT ts_rewrite('a'::tsquery, 'SELECT app.evil_text(''a'')::tsquery, ''b''::tsquery')",
+        true,
+    ),
+    (
+        "SET LOCAL search_path = first, app, pg_catalog",
+        "SELECT lower('X')",
+        true,
+    ),
+    (
+        "SET LOCAL search_path = first, app, pg_catalog",
+        "SELECT \"lower\"(t) FROM plain",
+        true,
+    ),
     ("", "SELECT * FROM app.plain FOR UPDATE", true),
     ("", "SELECT * FROM app.plain FOR NO KEY UPDATE", true),
     ("", "SELECT * FROM app.plain FOR SHARE", true),
     ("", "SELECT * FROM app.plain FOR KEY SHARE", true),
-    ("", "WITH x AS (INSERT INTO app.plain VALUES (3) RETURNING a) SELECT * FROM x", true),
-    ("", "WITH x AS (DELETE FROM app.plain RETURNING a) SELECT * FROM x", true),
+    (
+        "",
+        "WITH x AS (INSERT INTO app.plain VALUES (3) RETURNING a) SELECT * FROM x",
+        true,
+    ),
+    (
+        "",
+        "WITH x AS (DELETE FROM app.plain RETURNING a) SELECT * FROM x",
+        true,
+    ),
     ("", "SELECT 1 AS a INTO app.made", true),
     ("", "COPY (SELECT app.evil(1)) TO STDOUT", true),
     ("", "VALUES (app.evil(1))", true),
     ("", "SELECT 1 ORDER BY app.evil(1)", true),
     ("", "SELECT 1 LIMIT app.evil(1)", true),
-    ("", "SELECT * FROM app.plain, LATERAL (SELECT app.evil(a)) x", true),
-    ("CREATE TEMP VIEW lying AS SELECT app.evil(1) AS a", "SELECT * FROM lying", true),
-    ("CREATE TEMP VIEW plain AS SELECT app.evil(1) AS a", "SELECT * FROM plain", true),
+    (
+        "",
+        "SELECT * FROM app.plain, LATERAL (SELECT app.evil(a)) x",
+        true,
+    ),
+    (
+        "CREATE TEMP VIEW lying AS SELECT app.evil(1) AS a",
+        "SELECT * FROM lying",
+        true,
+    ),
+    (
+        "CREATE TEMP VIEW plain AS SELECT app.evil(1) AS a",
+        "SELECT * FROM plain",
+        true,
+    ),
     ("PREPARE s AS SELECT app.evil(1)", "EXECUTE s", true),
 ];
 
@@ -147,13 +225,11 @@ const RUN_CODE: [&str; 10] = [
 ];
 
 /// Writes that run none.
-const QUIET: [&str; 8] = [
+const QUIET: [&str; 6] = [
     "INSERT INTO app.plain VALUES (1, 'a') ON CONFLICT DO NOTHING",
-    "UPDATE app.plain SET a = a + 1 WHERE t = lower('X') RETURNING a",
+    "UPDATE app.plain SET a = a + 1 WHERE t = upper('X') RETURNING a",
     "DELETE FROM app.plain WHERE a = 7",
     "INSERT INTO app.parent VALUES (1)",
-    "INSERT INTO app.referenced VALUES (1)",
-    "INSERT INTO app.referring VALUES (1)",
     "INSERT INTO app.plain SELECT nextval('app.s')",
     "SELECT a FROM app.plain FOR UPDATE SKIP LOCKED",
 ];
@@ -223,7 +299,8 @@ async fn writes(client: &Client, before: &str, text: &str) -> Result<bool, tokio
         client.batch_execute(before).await?;
         // What prepared the trap may have taken an id; a savepoint's own id shows that of the statement.
         client.batch_execute("SAVEPOINT here").await?;
-        let count = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'transactionid'";
+        let count =
+            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'transactionid'";
         let earlier: i64 = client.query_one(count, &[]).await?.get(0);
         client.batch_execute(text).await?;
         let later: i64 = client.query_one(count, &[]).await?.get(0);
@@ -310,7 +387,10 @@ async fn a_definition_counts_before_its_session_hears_of_it() {
     let text = "SELECT a FROM app.swapped";
     let mut number = 0;
     for round in 0..3 {
-        admin.batch_execute("CREATE TABLE app.swapped (a int)").await.unwrap();
+        admin
+            .batch_execute("CREATE TABLE app.swapped (a int)")
+            .await
+            .unwrap();
         let view = believed(&watch, number).await;
         assert_eq!(judged(&view, text), Proven::PlainRead, "{round}");
         number = view.number;

@@ -202,16 +202,14 @@ impl Connection {
         }
         // The digest sees at least what the snapshot before it sees.
         let digest = text(self.query(WHAT, &digest_sql(), &[]).await?);
-        Ok(Version {
-            transactions,
-            digest,
-        })
+        Ok(Version { transactions, digest })
     }
 
     /// Reads the catalogue of the database that this connection is in. `None`: it is too large.
     pub(in crate::credential) async fn catalogue(&self) -> Result<Option<Catalogue>, BrokerError> {
         const WHAT: &str = "reading the catalogue";
-        self.run(WHAT, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        self.run(WHAT, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
         let read = self.read_catalogue(WHAT).await;
         // Nothing was written; a connection that fails here is given up by whoever holds it.
         self.run(WHAT, "COMMIT").await?;

@@ -80,7 +80,8 @@ impl Memory {
             Proven::RunsNoCode => 1,
             Proven::PlainRead => 2,
         };
-        self.last.store(number << VERDICT_BITS | verdict, Ordering::Relaxed);
+        self.last
+            .store(number << VERDICT_BITS | verdict, Ordering::Relaxed);
     }
 }
 

@@ -170,7 +170,10 @@ impl Draft {
     }
 
     fn follow(&mut self, danger: Danger, leads: impl Fn(&Object) -> &Vec<Key>) {
-        let found = self.objects.iter().filter(|(_, object)| object.danger.has(danger));
+        let found = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.danger.has(danger));
         let mut open: Vec<Key> = found.map(|(key, _)| *key).collect();
         while let Some(key) = open.pop() {
             let next = self.objects.get(&key).map(|object| leads(object).clone());

@@ -45,7 +45,10 @@ pub fn prove(text: &[u8], kind: Kind, utf8: bool, catalogue: &Catalogue) -> Prov
     let mut at = tokens.next();
     while let Some(token) = at {
         let next = tokens.next();
-        if sight.see(before.as_ref(), &token, next.as_ref(), catalogue).is_none() {
+        if sight
+            .see(before.as_ref(), &token, next.as_ref(), catalogue)
+            .is_none()
+        {
             return Proven::Nothing;
         }
         before = Some(token);
@@ -150,9 +153,11 @@ impl Sight {
             }
             // One statement may end with it; what stands behind it was counted as another.
             TokenKind::Semicolon if next.is_some_and(|next| next.kind != TokenKind::Semicolon) => None,
-            TokenKind::Semicolon | TokenKind::Text | TokenKind::Comment | TokenKind::Open | TokenKind::Close => {
-                Some(())
-            }
+            TokenKind::Semicolon
+            | TokenKind::Text
+            | TokenKind::Comment
+            | TokenKind::Open
+            | TokenKind::Close => Some(()),
         }
     }
 
@@ -233,7 +238,9 @@ fn spelt<'a>(token: &Token<'a>) -> Option<Cow<'a, str>> {
         let value = token.word_value()?;
         return Some(Cow::Owned(String::from_utf8(value).ok()?));
     }
-    let word = std::str::from_utf8(token.bytes).ok().filter(|word| word.is_ascii())?;
+    let word = std::str::from_utf8(token.bytes)
+        .ok()
+        .filter(|word| word.is_ascii())?;
     Some(if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(word.to_ascii_lowercase())
     } else {
@@ -248,9 +255,9 @@ fn is_number(token: &Token<'_>, next: Option<&Token<'_>>) -> bool {
     let exponent = match parts.next() {
         None => true,
         // Of `1e-5` the lexer gives `1e`, a sign and a number.
-        Some([]) => next.is_some_and(|next| {
-            next.start == token.end() && (next.symbol(b'-') || next.symbol(b'+'))
-        }),
+        Some([]) => {
+            next.is_some_and(|next| next.start == token.end() && (next.symbol(b'-') || next.symbol(b'+')))
+        }
         Some(digits) => digits.iter().all(u8::is_ascii_digit),
     };
     exponent && mantissa.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')

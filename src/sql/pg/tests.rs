@@ -122,7 +122,10 @@ fn names_that_may_run_anything_prove_nothing_in_any_spelling() {
 #[test]
 fn bytes_of_another_encoding_prove_nothing() {
     let text = "select 'ü'".as_bytes();
-    assert_eq!(prove(text, crate::sql::Kind::Select, false, &catalogue()), Proven::Nothing);
+    assert_eq!(
+        prove(text, crate::sql::Kind::Select, false, &catalogue()),
+        Proven::Nothing
+    );
 }
 
 #[test]
@@ -142,7 +145,10 @@ fn large_and_deep_texts_take_no_stack() {
     let large = format!("select '{}'", "x".repeat(1 << 20));
     assert_eq!(proven(&large), Proven::Nothing);
     let bytes: Vec<u8> = (0..=255).cycle().take(40_000).collect();
-    assert_eq!(prove(&bytes, crate::sql::Kind::Select, true, &catalogue()), Proven::Nothing);
+    assert_eq!(
+        prove(&bytes, crate::sql::Kind::Select, true, &catalogue()),
+        Proven::Nothing
+    );
 }
 
 #[test]

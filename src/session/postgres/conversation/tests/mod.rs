@@ -3,6 +3,7 @@
 
 mod bulk;
 mod marking;
+mod plain;
 mod question;
 
 use std::sync::Arc;
