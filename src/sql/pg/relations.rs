@@ -141,7 +141,7 @@ mod tests {
         let sum = format!("select 1{}", " + 1".repeat(10_000));
         let cases = format!("select {}1{}", "case when a then ".repeat(60), " end".repeat(60));
         for text in [
-            "select from from",
+            "select a from t where",
             "do $$ begin end $$",
             "",
             "select 'unfinished",
