@@ -130,9 +130,7 @@ impl Conversation {
                 }
                 if !self.cleared {
                     let (sets, first) = self.statements.execute(portal);
-                    let judged = statement.judged(&self.proofs);
-                    self.proofs.runs(statement.kind, &judged);
-                    let plain = bound_plain && judged.is_plain_read();
+                    let plain = self.runs(&statement) && bound_plain;
                     self.note_execute((&statement, plain), &sets, first, now);
                 }
                 return Ok(self.execute(head, statement.kind, lane));
@@ -218,6 +216,13 @@ impl Conversation {
         self.turn.sent(Sent::Bind, Owner::Client);
         self.forward(head, lane);
         Ok(Judged::On)
+    }
+
+    /// A prepared statement is about to run. Is it a plain read?
+    fn runs(&mut self, statement: &Prepared) -> bool {
+        let judged = statement.judged(&self.proofs);
+        self.proofs.runs(statement.kind, &judged);
+        judged.is_plain_read()
     }
 
     fn note_execute(

@@ -56,7 +56,9 @@ impl Conversation {
             self.proceed(Then::Sync, lane);
             return Judged::On;
         }
-        let plain = proof.is_plain_read();
+        // It would commit what extended messages before it in its group have written.
+        let commits = self.expected == TransactionStatus::Idle && self.ledger.may_have_written();
+        let plain = proof.is_plain_read() && !commits;
         let route = if self.turn.is_skipping() || plain {
             Route::Plain
         } else {

@@ -123,6 +123,14 @@ fn what_may_make_code_takes_belief_from_everybody_until_the_catalogue_was_read_a
     }
 }
 
+/// A Query ends the group in which it stands.
+#[test]
+fn a_plain_read_does_not_commit_a_write_before_it_without_its_intent() {
+    let (mut story, _) = story();
+    story.client(|out| put_group(out, "insert into t values (1)"));
+    assert_ne!(story.query("select a from t"), "Q");
+}
+
 #[test]
 fn of_several_statements_in_one_text_nothing_is_proven() {
     let (mut story, watch) = story();
