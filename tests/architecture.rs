@@ -180,9 +180,10 @@ fn pure_rooms_only_compute() {
 /// a session is written once and names neither.
 #[test]
 fn each_protocol_stays_in_its_corner() {
-    const CORNERS: [(&str, &[&str]); 2] = [
+    const CORNERS: [(&str, &[&str]); 3] = [
         ("wire::tds", &["wire/", "tls/", "upstream/", "session/sqlserver/"]),
         ("sql::tsql", &["sql/", "audit/", "session/sqlserver/"]),
+        ("sql::pg", &["sql/", "audit/", "credential/", "session/postgres/"]),
     ];
     let findings = in_code(|file, line| {
         let strays = CORNERS.iter().filter(|(protocol, homes)| {

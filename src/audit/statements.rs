@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::audit::record::Normalised;
 use crate::domain::target::Engine;
+use crate::sql::pg;
 use crate::sql::tsql::{self, Relations};
 
 /// Fingerprints that count as recorded. A text that returns after this many others is recorded
@@ -28,7 +29,7 @@ pub(super) struct Statements {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct New {
     pub(super) text: String,
-    /// What the text names; not read for PostgreSQL.
+    /// What the text names, where it can be read.
     pub(super) relations: Option<Relations>,
 }
 
@@ -69,7 +70,7 @@ impl Statements {
             self.seen.remove(&oldest);
         }
         let relations = match engine {
-            Engine::Postgres => None,
+            Engine::Postgres => pg::relations(raw),
             Engine::SqlServer => tsql::relations(raw),
         };
         let text = normalised.text;
@@ -102,7 +103,7 @@ mod tests {
 
     fn plain(text: &str) -> Normalised {
         Normalised {
-            fingerprint: "0".repeat(16),
+            fingerprint: format!("{:016}", text.len()),
             text: text.to_owned(),
         }
     }
@@ -112,7 +113,10 @@ mod tests {
         let mut statements = Statements::new(plain);
         let raw: Arc<str> = Arc::from("select [A] from dbo.t where b = N'hunter2'");
         let (_, new) = statements.fingerprint(Engine::Postgres, &raw);
-        assert_eq!(new.unwrap().relations, None);
+        assert!(new.is_some());
+        let own: Arc<str> = Arc::from("select a from app.t where b = 'hunter2'");
+        let (_, new) = statements.fingerprint(Engine::Postgres, &own);
+        assert_eq!(new.unwrap().relations.unwrap().read[0].to_string(), "app.t");
         let (fingerprint, new) = statements.fingerprint(Engine::SqlServer, &raw);
         let new = new.unwrap();
         assert_eq!(new.text, "select [A] from dbo.t where b=?");

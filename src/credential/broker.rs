@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Doubt, Facts, Journal, MarkerKey, Receipt};
 use crate::credential::actor::{Actor, Command, Rotated, Wish};
 use crate::credential::books::Key;
+use crate::credential::catalogue::{CatalogueWatch, Catalogues};
 use crate::credential::ending::World;
 use crate::credential::error::{BrokerError, LeaseError};
 use crate::credential::lease::LeaseHold;
@@ -114,6 +115,7 @@ pub struct Broker {
     incarnations: Incarnations,
     doubts: Arc<Doubts>,
     control: Handle,
+    catalogues: Arc<Catalogues>,
 }
 
 /// What `/readyz` is told, why a new credential is not in use yet, and how long minting took.
@@ -186,6 +188,7 @@ impl Broker {
             random: Arc::clone(&random),
         };
         control.spawn(reconciler.run());
+        let catalogues = Arc::new(Catalogues::new(updates.clone(), control));
         match logins {
             Logins::Minted => {
                 let server = (retire, incarnations.clone());
@@ -207,6 +210,7 @@ impl Broker {
             incarnations,
             doubts,
             control: control.clone(),
+            catalogues,
         }
     }
 
@@ -223,6 +227,11 @@ impl Broker {
     /// Transactions whose end is still to be found out.
     pub fn unresolved(&self) -> usize {
         self.doubts.unresolved()
+    }
+
+    /// What statements in this database are proven harmless by; none on SQL Server, where the text says enough.
+    pub fn catalogue(&self, database: &DatabaseName) -> Option<CatalogueWatch> {
+        (self.engine == Engine::Postgres).then(|| self.catalogues.of(database))
     }
 
     /// A login for what the policy granted. The receipt is proof that the session is on record; the

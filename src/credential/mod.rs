@@ -6,9 +6,11 @@
 //! ask of a database server, `postgres` and `sqlserver` how that is said to one. `naming` is pure.
 //! `roles` compares declared roles with a database at deploy time; `live` says what a broker lacks.
 //! `unminted` is for targets at which nothing is minted. `reconcile` asks what became of transactions
-//! whose end nobody has heard of.
+//! whose end nobody has heard of. `catalogue` keeps, for each database that needs it, what statements are
+//! proven harmless by.
 
 pub mod broker;
+pub mod catalogue;
 pub mod doctor;
 pub mod error;
 pub mod lease;
@@ -29,6 +31,7 @@ mod unminted;
 
 pub use actor::Rotated;
 pub use broker::{Broker, BrokerSettings, EngineSettings, Logins, Retire, check_live};
+pub use catalogue::{CatalogueWatch, Pin, Unrest, View};
 pub use error::{BrokerError, LeaseError, ServerError};
 pub use lease::{Lease, LeaseHold};
 pub use live::{Finding, FindingKind};

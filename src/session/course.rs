@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::audit::record::{Event, Facts, Record};
 use crate::audit::{Doubt, MarkerKey};
+use crate::credential::CatalogueWatch;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::dialogue::Dialogue;
@@ -89,7 +90,8 @@ impl Gate {
         };
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters)
             .of_incarnation(checkout.incarnation().cloned());
-        let mut dialogue = front.dialogue(ledger, &checkout, &prelude, self.nonce());
+        let catalogue = self.catalogue(&facts);
+        let mut dialogue = front.dialogue(ledger, &checkout, &prelude, self.nonce(), catalogue);
         let Some((mut client, already_read)) = front.into_parts() else {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
         };
@@ -123,6 +125,12 @@ impl Gate {
         let mut text = Vec::new();
         dialogue.put_farewell(&mut text, &refusal);
         tokio::join!(take_leave(client, outbound, &text), let_go);
+    }
+
+    /// Of the database that the session is in.
+    fn catalogue(&self, facts: &Facts) -> Option<CatalogueWatch> {
+        let broker = self.shared.brokers.get(facts.target.as_ref()?)?;
+        broker.catalogue(facts.database.as_ref()?)
     }
 
     /// Gives back everything that the session `held`.

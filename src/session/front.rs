@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::BytesMut;
 
+use crate::credential::CatalogueWatch;
 use crate::domain::correlation::Correlation;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::domain::secret::Secret;
@@ -79,13 +80,15 @@ pub(super) trait Front: Sized {
         desk: &CancelDesk,
     ) -> io::Result<()>;
 
-    /// What judges the two sides from the welcome on. `nonce` cannot be guessed by the client.
+    /// What judges the two sides from the welcome on. `nonce` cannot be guessed by the client; by the `catalogue`
+    /// statements are proven harmless.
     fn dialogue(
         &self,
         ledger: Ledger,
         upstream: &Checkout,
         prelude: &Prelude<'_>,
         nonce: u64,
+        catalogue: Option<CatalogueWatch>,
     ) -> Self::Dialogue;
 
     /// The stream and what was read behind the login, for the relay.

@@ -68,7 +68,8 @@ pub(super) struct Ledger {
     before_script: Option<Option<Work>>,
     closed: u64,
     /// The statements whose completion the server still owes, in order, with their arrival.
-    running: VecDeque<(Kind, SystemTime)>,
+    /// Whether it is one of the transaction's on record.
+    running: VecDeque<(Kind, SystemTime, bool)>,
     /// The names of prepared transactions in statements that were sent and are not completed.
     gids: VecDeque<Option<Arc<str>>>,
     counters: Arc<TargetCounters>,
@@ -141,7 +142,7 @@ impl Ledger {
 
     /// A statement was sent.
     pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, true));
         self.again(text, kind, now);
     }
 
@@ -176,7 +177,7 @@ impl Ledger {
     /// A statement was sent that is proven to write nothing: it is on record only as part of a transaction
     /// that writes.
     pub(super) fn read(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, self.work.is_some()));
         let Some(work) = &mut self.work else { return };
         if kind.controls_transaction() || kind.is_inert() {
             return;
@@ -211,7 +212,7 @@ impl Ledger {
 
     /// Another part of a statement that is already on record was asked for.
     pub(super) fn continued(&mut self, kind: Kind, now: SystemTime) {
-        self.running.push_back((kind, now));
+        self.running.push_back((kind, now, true));
     }
 
     /// A text with these correlation ids in its comments was sent.
@@ -339,6 +340,7 @@ impl Ledger {
 
     /// A statement completed, with this many rows. Returns its kind.
     pub(super) fn completed(&mut self, rows: Option<u64>, now: SystemTime) -> Option<Kind> {
+        let recorded = self.running.front().is_some_and(|(_, _, recorded)| *recorded);
         let kind = self.answered(now);
         if matches!(kind, Some(Kind::PrepareTransaction | Kind::EndPrepared))
             && let Some(gid) = self.gids.pop_front()
@@ -346,7 +348,7 @@ impl Ledger {
         {
             work.gid = gid;
         }
-        let counts = kind.is_some_and(|kind| !kind.controls_transaction());
+        let counts = recorded && kind.is_some_and(|kind| !kind.controls_transaction());
         if let Some(work) = &mut self.work {
             work.heard = Some(now);
         }
@@ -385,7 +387,7 @@ impl Ledger {
 
     /// The server is through with the statement that it owed first.
     fn answered(&mut self, now: SystemTime) -> Option<Kind> {
-        let (kind, arrived) = self.running.pop_front()?;
+        let (kind, arrived, _) = self.running.pop_front()?;
         // A clock that was set back makes it short, not long.
         let took = now.duration_since(arrived).unwrap_or_default();
         self.counters.statement(kind, took);

@@ -7,6 +7,7 @@ pub mod escape;
 pub mod fingerprint;
 pub mod kind;
 pub mod lexer;
+pub mod pg;
 pub mod reading;
 pub mod tsql;
 

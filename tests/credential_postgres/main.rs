@@ -18,6 +18,7 @@ mod fence;
 mod foreign;
 mod hardened;
 mod neighbours;
+mod plain_reads;
 mod rotation;
 mod tampering;
 mod update;

@@ -47,8 +47,7 @@ fn an_open_transaction_may_still_commit() {
     let records = world.records();
     // Behind it is only what closes the chain.
     let mut last = records.iter().rev();
-    let last =
-        last.find(|record| !["head", "segment.sealed"].contains(&record["event"].as_str().unwrap()));
+    let last = last.find(|record| !["head", "segment.sealed"].contains(&record["event"].as_str().unwrap()));
     assert_eq!(last.unwrap()["event"], "server.stopped");
     let id = world.sql("SELECT DISTINCT xmin::text FROM orders");
     assert_eq!(committed(&records), [id.parse().unwrap()].into());

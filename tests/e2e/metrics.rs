@@ -101,7 +101,10 @@ fn the_page_counts_what_happens_as_it_happens() {
         ] {
             client.batch_execute(statement).await.unwrap();
         }
-        client.batch_execute("SELECT 1/0").await.unwrap_err();
+        client
+            .batch_execute("SELECT 1/0 FROM orders FOR UPDATE")
+            .await
+            .unwrap_err();
         client
     });
     // While the session is open. The driver tells an error before the transaction is over.

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod prelude;
+mod proofs;
 mod refusal;
 mod startup;
 mod statements;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::credential::CatalogueWatch;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::Engine;
 use crate::session::farewell::{FAREWELL_TIME_MAX, farewell};
@@ -31,6 +33,7 @@ use crate::wire::pg::handshake::{self, Handshake, Progress, Step, Transport};
 use crate::wire::pg::startup::is_direct_tls;
 
 use conversation::Conversation;
+use proofs::Proofs;
 use refusal::put_refusal;
 
 /// From the first byte to the token. Strangers hold a socket no longer than this.
@@ -269,10 +272,12 @@ impl Front for PostgresFront {
         upstream: &Checkout,
         prelude: &Prelude<'_>,
         nonce: u64,
+        catalogue: Option<CatalogueWatch>,
     ) -> Conversation {
         // A name that no client hits by accident.
         let probe = format!("gatepost_probe_{nonce:016x}");
-        Conversation::new(prelude.session, ledger, &probe, upstream.parameters()).marking(
+        let proofs = Proofs::new(catalogue, upstream.parameters());
+        Conversation::new(prelude.session, ledger, &probe, upstream.parameters(), proofs).marking(
             prelude.marker.cloned(),
             &probe,
             nonce,

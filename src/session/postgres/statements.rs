@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::session::postgres::proofs::{Judged, Memory, Proofs};
 use crate::sql::Kind;
 use crate::sql::correlation::SetCorrelation;
 use crate::wire::pg::from_client;
@@ -26,6 +27,7 @@ pub(super) struct Prepared {
     pub(super) sets: Vec<SetCorrelation>,
     /// The names of prepared transactions in it.
     pub(super) gids: Vec<Option<Arc<str>>>,
+    pub(super) memory: Memory,
 }
 
 impl Prepared {
@@ -34,12 +36,17 @@ impl Prepared {
         Arc::new(Self::nameless("/* prepared outside of the protocol */"))
     }
 
+    pub(super) fn judged(&self, proofs: &Proofs) -> Judged {
+        proofs.judge_prepared(&self.text, self.kind, &self.memory)
+    }
+
     fn nameless(text: &str) -> Self {
         Self {
             text: Arc::from(text),
             kind: Kind::Unknown,
             sets: Vec::new(),
             gids: Vec::new(),
+            memory: Memory::illegible(),
         }
     }
 }
@@ -50,6 +57,8 @@ pub(super) struct Portal {
     pub(super) statement: Arc<Prepared>,
     /// What it sets of the correlation id, parameters filled in; empty where the statement says all.
     pub(super) sets: Vec<SetCorrelation>,
+    /// Was it a plain read when it was bound? Its plan was made then, and outlives what it calls.
+    pub(super) plain: bool,
     /// Was it executed before? A portal that is fetched in parts is one statement on record.
     pub(super) executed: bool,
 }
@@ -89,9 +98,12 @@ impl Statements {
         found.is_some_and(|found| found.sets.iter().any(|set| set.parameter.is_some()))
     }
 
-    /// A Bind was sent, with this body as far as it is here.
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8]) {
+    /// A Bind was sent, with this body as far as it is here. It runs what the statement calls with
+    /// constants, and makes what SQL's FETCH can run.
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8], proofs: &mut Proofs) {
         let statement = self.named(statement).cloned().unwrap_or_else(Prepared::unknown);
+        let judged = statement.judged(proofs);
+        proofs.runs(statement.kind, &judged);
         let value = |at: usize| from_client::bind_parameter(body, at.checked_sub(1)?);
         let bound = statement.sets.iter().map(|set| match set.parameter {
             Some(at) => set.bound(value(at)),
@@ -99,6 +111,7 @@ impl Statements {
         });
         let portal_of = Portal {
             sets: bound.collect(),
+            plain: judged.is_plain_read(),
             executed: false,
             statement,
         };
@@ -125,8 +138,8 @@ impl Statements {
         (std::mem::take(&mut found.sets), first)
     }
 
-    /// What an Execute of this portal would run.
-    pub(super) fn peek(&self, portal: &[u8]) -> Arc<Prepared> {
+    /// What an Execute of this portal would run, and whether it was a plain read when it was bound.
+    pub(super) fn peek(&self, portal: &[u8]) -> (Arc<Prepared>, bool) {
         let latest = self
             .binding
             .iter()
@@ -134,7 +147,10 @@ impl Statements {
             .find(|(name, _)| name == portal)
             .map(|(_, it)| it);
         let found = latest.or_else(|| self.portals.get(portal));
-        found.map_or_else(Prepared::unknown, |portal| portal.statement.clone())
+        found.map_or_else(
+            || (Prepared::unknown(), false),
+            |portal| (portal.statement.clone(), portal.plain),
+        )
     }
 
     /// A Close was sent. If the server skips it, the name is unknown here: the careful side.
@@ -212,7 +228,12 @@ mod tests {
             kind,
             sets: vec![],
             gids: vec![],
+            memory: Memory::illegible(),
         }
+    }
+
+    fn bind(statements: &mut Statements, portal: &[u8], name: &[u8]) {
+        statements.bind(portal, name, b"", &mut Proofs::new(None, &[]));
     }
 
     #[test]
@@ -223,14 +244,15 @@ mod tests {
             kind: Kind::Insert,
             sets: vec![],
             gids: vec![],
+            memory: Memory::illegible(),
         };
         for name in [b"a", b"b", b"c"] {
             statements.parse(name, large());
             statements.parsed();
         }
         let kind = |statements: &mut Statements, name: &[u8]| {
-            statements.bind(b"", name, b"");
-            statements.peek(b"").kind
+            bind(statements, b"", name);
+            statements.peek(b"").0.kind
         };
         assert_eq!(kind(&mut statements, b"b"), Kind::Insert);
         assert_eq!(kind(&mut statements, b"c"), Kind::Unknown);
@@ -253,16 +275,16 @@ mod tests {
         statements.parsed();
         statements.parse(b"s", prepared(Kind::Set));
         statements.failed();
-        statements.bind(b"", b"s", b"");
-        assert_eq!(statements.peek(b"").kind, Kind::Insert);
+        bind(&mut statements, b"", b"s");
+        assert_eq!(statements.peek(b"").0.kind, Kind::Insert);
     }
 
     #[test]
     fn within_a_group_the_latest_parse_counts() {
         let mut statements = Statements::default();
         statements.parse(b"", prepared(Kind::Insert));
-        statements.bind(b"", b"", b"");
-        assert_eq!(statements.peek(b"").kind, Kind::Insert);
+        bind(&mut statements, b"", b"");
+        assert_eq!(statements.peek(b"").0.kind, Kind::Insert);
         assert!(statements.execute(b"").1);
         assert!(
             !statements.execute(b"").1,
@@ -273,9 +295,9 @@ mod tests {
     #[test]
     fn unknown_names_are_the_worst() {
         let mut statements = Statements::default();
-        statements.bind(b"p", b"nobody", b"");
-        assert_eq!(statements.peek(b"p").kind, Kind::Unknown);
-        assert_eq!(statements.peek(b"cursor").kind, Kind::Unknown);
+        bind(&mut statements, b"p", b"nobody");
+        assert_eq!(statements.peek(b"p").0.kind, Kind::Unknown);
+        assert_eq!(statements.peek(b"cursor").0.kind, Kind::Unknown);
     }
 
     #[test]
@@ -286,9 +308,9 @@ mod tests {
             statements.parsed();
         }
         statements.distrust();
-        statements.bind(b"p", b"a", b"");
-        statements.bind(b"q", b"b", b"");
-        assert_eq!(statements.peek(b"p").kind, Kind::Unknown);
-        assert_eq!(statements.peek(b"q").kind, Kind::Update);
+        bind(&mut statements, b"p", b"a");
+        bind(&mut statements, b"q", b"b");
+        assert_eq!(statements.peek(b"p").0.kind, Kind::Unknown);
+        assert_eq!(statements.peek(b"q").0.kind, Kind::Update);
     }
 }

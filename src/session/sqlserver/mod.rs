@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::credential::CatalogueWatch;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::secret::Secret;
 use crate::domain::target::Engine;
@@ -293,7 +294,14 @@ impl Front for SqlServerFront {
         stream.flush().await
     }
 
-    fn dialogue(&self, ledger: Ledger, upstream: &Checkout, prelude: &Prelude<'_>, _: u64) -> Conversation {
+    fn dialogue(
+        &self,
+        ledger: Ledger,
+        upstream: &Checkout,
+        prelude: &Prelude<'_>,
+        _: u64,
+        _: Option<CatalogueWatch>,
+    ) -> Conversation {
         let asked = self
             .hello
             .as_ref()

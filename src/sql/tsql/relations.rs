@@ -8,7 +8,7 @@ use sqlparser::ast::{
     Delete, Expr, FromTable, Ident, ObjectName, Query, Select, SetExpr, Statement as Parsed, TableFactor,
     TableObject, Visit, Visitor,
 };
-use sqlparser::dialect::MsSqlDialect;
+use sqlparser::dialect::{Dialect, MsSqlDialect};
 use sqlparser::parser::Parser;
 
 use crate::sql::kind::Kind;
@@ -20,15 +20,15 @@ use crate::sql::tsql::statements::split;
 use crate::sql::tsql::transaction::is_module;
 
 /// Bytes of a text that is parsed. Longer ones are lists of values, and parsing takes memory by length.
-const TEXT_BYTES_MAX: usize = 64 << 10;
+pub(in crate::sql) const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Parentheses within parentheses. Each level costs the parser stack, in places beyond its own count: of 24
 /// joins within each other, or calls, two megabytes do not hold it in a debug build.
-const NESTING_MAX: usize = 8;
+pub(in crate::sql) const NESTING_MAX: usize = 8;
 /// The parser's own count of what stands within each other, for the same reason.
 const RECURSION_MAX: usize = 16;
 /// Operators of one text. `1 + 1 + …` becomes a tree as deep as it is long, which is walked and dropped level
 /// by level.
-const OPERATORS_MAX: usize = 200;
+pub(in crate::sql) const OPERATORS_MAX: usize = 200;
 /// Names of each sort that are kept.
 const NAMES_MAX: usize = 64;
 
@@ -70,9 +70,9 @@ pub fn relations(text: &str) -> Option<Relations> {
             Kind::Begin | Kind::Commit | Kind::Rollback | Kind::Savepoint | Kind::Use | Kind::Print => {}
             Kind::Execute => {}
             Kind::Set | Kind::Declare | Kind::Control if !mentions(slice, "select") => {}
-            Kind::Control => found.statement(&condition(slice)?)?,
+            Kind::Control => found.statement(&condition(slice)?, &MsSqlDialect {})?,
             Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Definition => {
-                found.statement(slice)?;
+                found.statement(slice, &MsSqlDialect {})?;
             }
             Kind::Empty
             | Kind::With
@@ -113,27 +113,29 @@ pub fn called(procedure: &str) -> Option<Relations> {
     })
 }
 
+/// Words that make the parsed tree deeper.
+pub(in crate::sql) const OPERATORS: [&str; 17] = [
+    "all",
+    "and",
+    "at",
+    "between",
+    "case",
+    "collate",
+    "else",
+    "escape",
+    "except",
+    "in",
+    "intersect",
+    "is",
+    "like",
+    "not",
+    "or",
+    "union",
+    "when",
+];
+
 /// Does the text stay within what the parser's stack can bear?
 fn is_shallow(words: &[Token<'_>]) -> bool {
-    const OPERATORS: [&str; 17] = [
-        "all",
-        "and",
-        "at",
-        "between",
-        "case",
-        "collate",
-        "else",
-        "escape",
-        "except",
-        "in",
-        "intersect",
-        "is",
-        "like",
-        "not",
-        "or",
-        "union",
-        "when",
-    ];
     let mut depth = 0_usize;
     let mut operators = 0_usize;
     words.iter().all(|token| {
@@ -157,16 +159,17 @@ fn condition(text: &str) -> Option<String> {
         .then(|| format!("select 1 where {}", text.get(first.end()..).unwrap_or_default()))
 }
 
+/// What was found so far; of PostgreSQL's texts as well.
 #[derive(Debug, Default)]
-struct Found {
+pub(in crate::sql) struct Found {
     read: BTreeSet<Name>,
     written: BTreeSet<Name>,
     called: BTreeSet<Name>,
 }
 
 impl Found {
-    fn statement(&mut self, text: &str) -> Option<()> {
-        let parser = Parser::new(&MsSqlDialect {}).with_recursion_limit(RECURSION_MAX);
+    pub(in crate::sql) fn statement(&mut self, text: &str, dialect: &dyn Dialect) -> Option<()> {
+        let parser = Parser::new(dialect).with_recursion_limit(RECURSION_MAX);
         let parsed = parser.try_with_sql(text).ok()?.parse_statements().ok()?;
         for statement in &parsed {
             let mut look = Look::default();
@@ -204,7 +207,7 @@ impl Found {
         Some(())
     }
 
-    fn finish(self) -> Relations {
+    pub(in crate::sql) fn finish(self) -> Relations {
         let mut relations = Relations {
             truncated: [&self.read, &self.written, &self.called]
                 .iter()

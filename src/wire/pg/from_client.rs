@@ -53,6 +53,8 @@ pub enum FromClient<'a> {
     Parse {
         statement: &'a [u8],
         sql: &'a [u8],
+        /// Numbers of the parameters' types, four bytes each; 0 is left to the server.
+        types: &'a [u8],
     },
     Bind {
         portal: &'a [u8],
@@ -194,9 +196,13 @@ fn parse_parse(body: &[u8]) -> Result<FromClient<'_>, PeerMisbehaved> {
     let statement = cursor.cstr()?;
     let sql = cursor.cstr()?;
     let parameters = usize::from(cursor.u16()?);
-    cursor.bytes(parameters.saturating_mul(OID_BYTES))?;
+    let types = cursor.bytes(parameters.saturating_mul(OID_BYTES))?;
     cursor.finish()?;
-    Ok(FromClient::Parse { statement, sql })
+    Ok(FromClient::Parse {
+        statement,
+        sql,
+        types,
+    })
 }
 
 fn described<'a>(what: &'static str, body: &'a [u8]) -> Result<(Described, &'a [u8]), PeerMisbehaved> {

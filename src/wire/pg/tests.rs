@@ -44,7 +44,7 @@ proptest! {
         let (a, b) = (&a[..], &b[..]);
         let kind = if portal { Described::Portal } else { Described::Statement };
         client(&FromClient::Query { sql: a }, |out| from_client::put_query(out, a));
-        client(&FromClient::Parse { statement: a, sql: b }, |out| from_client::put_parse(out, a, b));
+        client(&FromClient::Parse { statement: a, sql: b, types: &[] }, |out| from_client::put_parse(out, a, b));
         client(&FromClient::Bind { portal: a, statement: b }, |out| from_client::put_bind(out, a, b));
         client(&FromClient::Execute { portal: a, max_rows: rows }, |out| from_client::put_execute(out, a, rows));
         client(&FromClient::Describe { kind, name: a }, |out| from_client::put_describe(out, kind, a));

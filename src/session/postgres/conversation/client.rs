@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::domain::refusal::Reason;
 use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
+use crate::session::postgres::proofs::{Judged as Judgement, Memory};
 use crate::session::postgres::statements::Prepared;
 use crate::sql;
 use crate::sql::correlation::{SetCorrelation, Setting};
@@ -107,9 +108,15 @@ impl Conversation {
             FromClient::Query { sql } => {
                 let reading = sql::read(sql, self.backslash_escapes);
                 let text: Arc<str> = Arc::from(recorded(sql));
-                return Ok(self.query(head, &reading, &text, lane, now));
+                let kind = reading.single().unwrap_or(Kind::Unknown);
+                let judged = self.proofs.judge(sql, kind, !self.group.begun);
+                return Ok(self.query(head, (&reading, &judged), &text, lane, now));
             }
-            FromClient::Parse { statement, sql } => {
+            FromClient::Parse {
+                statement,
+                sql,
+                types,
+            } => {
                 let reading = sql::read(sql, self.backslash_escapes);
                 if let Some(what) = reading.escape {
                     lane.discard(head.length);
@@ -117,16 +124,14 @@ impl Conversation {
                     self.poison(Reason::EscapeStatement { what }, lane);
                     return Ok(Judged::On);
                 }
-                self.parse(statement, reading, &recorded(sql));
+                let text = recorded(sql);
+                let memory = self.proofs.memory(sql, &text, types, !self.group.begun);
+                self.parse(statement, reading, &text, memory);
             }
             // The server skips it.
             FromClient::Execute { .. } if self.group.failed => self.turn.sent(Sent::Execute, Owner::Client),
             FromClient::Execute { portal, .. } => {
-                let statement = self.statements.peek(portal);
-                if !self.cleared {
-                    let (sets, first) = self.statements.execute(portal);
-                    self.note_execute(&statement, &sets, first, now);
-                }
+                let statement = self.run_portal(portal, now);
                 return Ok(self.execute(head, statement.kind, lane));
             }
             FromClient::Describe { kind, .. } => self.turn.sent(described(kind), Owner::Client),
@@ -146,7 +151,7 @@ impl Conversation {
         Ok(Judged::On)
     }
 
-    fn parse(&mut self, name: &[u8], reading: Reading, text: &str) {
+    fn parse(&mut self, name: &[u8], reading: Reading, text: &str, memory: Memory) {
         // A Parse of several statements is refused by the server.
         let kind = reading.single().unwrap_or(Kind::Unknown);
         let Reading {
@@ -159,6 +164,7 @@ impl Conversation {
                 kind,
                 sets,
                 gids,
+                memory,
             };
             self.statements.parse(name, prepared);
         }
@@ -200,7 +206,9 @@ impl Conversation {
                 });
             }
             Decoded::Message(_) if self.turn.is_skipping() => {}
-            Decoded::Message((portal, statement)) => self.statements.bind(portal, statement, body),
+            Decoded::Message((portal, statement)) => {
+                self.statements.bind(portal, statement, body, &mut self.proofs);
+            }
             Decoded::NeedMore { at_least } if at_least <= head.body_bytes() => {
                 let at_least = at_least + HEAD_BYTES;
                 return Ok(Judged::Wait { at_least });
@@ -212,13 +220,41 @@ impl Conversation {
         Ok(Judged::On)
     }
 
-    fn note_execute(&mut self, statement: &Prepared, sets: &[SetCorrelation], first: bool, now: SystemTime) {
+    /// This portal is about to run, or goes on after a wait. Returns its statement.
+    fn run_portal(&mut self, portal: &[u8], now: SystemTime) -> Arc<Prepared> {
+        let (statement, bound_plain) = self.statements.peek(portal);
+        if !self.cleared {
+            let (sets, first) = self.statements.execute(portal);
+            let plain = self.runs(&statement) && bound_plain;
+            self.note_execute((&statement, plain), &sets, first, now);
+        }
+        statement
+    }
+
+    /// A prepared statement is about to run. Is it a plain read?
+    fn runs(&mut self, statement: &Prepared) -> bool {
+        let judged = statement.judged(&self.proofs);
+        self.proofs.runs(statement.kind, &judged);
+        judged.is_plain_read()
+    }
+
+    fn note_execute(
+        &mut self,
+        (statement, plain): (&Prepared, bool),
+        sets: &[SetCorrelation],
+        first: bool,
+        now: SystemTime,
+    ) {
         if !first {
             self.ledger.continued(statement.kind, now);
             return;
         }
         if statement.kind == Kind::Begin {
             self.ledger.began(now);
+        }
+        if plain {
+            self.ledger.read(&statement.text, statement.kind, now);
+            return;
         }
         self.note_statement(&statement.text, statement.kind, now);
         self.ledger.prepared_names(&statement.gids);
@@ -342,6 +378,7 @@ impl Conversation {
     fn function_call(&mut self, head: Head, lane: &mut Lane, now: SystemTime) -> Judged {
         let first = !std::mem::take(&mut self.cleared);
         if first {
+            self.proofs.runs(Kind::Unknown, &Judgement::BY_ITS_KIND);
             self.note_statement(&Arc::from("/* function call by number */"), Kind::Unknown, now);
         }
         if self.expected == TransactionStatus::Idle {

@@ -35,6 +35,7 @@ use crate::session::alarms::Activity;
 use crate::session::dialogue::{Cancelling, Dialogue, Fault, Verdict, refusal_of_work};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
+use crate::session::postgres::proofs::Proofs;
 use crate::session::postgres::refusal::put_refusal;
 use crate::session::postgres::statements::Statements;
 use crate::wire::pg::error_response::Severity;
@@ -134,6 +135,7 @@ pub(in crate::session) struct Conversation {
     cancelled: Cancelled,
     /// The correlation id whose attempts the client asks for, once what asked it is over.
     question: Option<Arc<str>>,
+    proofs: Proofs,
     /// Records that nobody waits for.
     records: Vec<Record>,
     /// The outcomes of transactions that ended in a group whose end waits for them.
@@ -149,6 +151,7 @@ impl Conversation {
         ledger: Ledger,
         probe_name: &str,
         parameters: &[(String, String)],
+        proofs: Proofs,
     ) -> Self {
         let is_off = |(name, value): &(String, String)| name == STRING_STYLE && value == "off";
         Self {
@@ -171,6 +174,7 @@ impl Conversation {
             script: None,
             cancelled: Cancelled::Not,
             question: None,
+            proofs,
             records: Vec::new(),
             held: Vec::new(),
             scratch: Vec::new(),

@@ -6,6 +6,7 @@ use crate::audit::record::Outcome;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::dialogue::{Demand, Fault, Verdict};
 use crate::session::lane::Lane;
+use crate::session::postgres::proofs;
 use crate::sql::Kind;
 use crate::wire::Decoded;
 use crate::wire::pg::error_response::sqlstate;
@@ -217,9 +218,12 @@ impl Conversation {
             .unwrap_or_default();
         if let FromServer::ParameterStatus { name, value } =
             from_server::parse(head.tag, body).map_err(Fault::Server)?
-            && name == STRING_STYLE.as_bytes()
         {
-            self.backslash_escapes = value == b"off";
+            if name == STRING_STYLE.as_bytes() {
+                self.backslash_escapes = value == b"off";
+            } else if name == proofs::ENCODING.as_bytes() {
+                self.proofs.note_encoding(value);
+            }
         }
         Ok(())
     }
@@ -271,6 +275,7 @@ impl Conversation {
             let record = self.ledger.close(outcome, now);
             self.held.extend(record);
             self.statements.transaction_ended();
+            self.proofs.settled();
         }
         match self.release_held() {
             Some(record) if self.group.hold_ready => {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::domain::refusal::Reason;
 use crate::session::lane::Lane;
+use crate::session::postgres::proofs::Judged as Proof;
 use crate::sql::{Kind, Reading};
 use crate::wire::pg::frame::{HEAD_BYTES, Head};
 use crate::wire::pg::from_client::{self, Described};
@@ -43,7 +44,7 @@ impl Conversation {
     pub(super) fn query(
         &mut self,
         head: Head,
-        reading: &Reading,
+        (reading, proof): (&Reading, &Proof),
         text: &Arc<str>,
         lane: &mut Lane,
         now: SystemTime,
@@ -55,15 +56,25 @@ impl Conversation {
             self.proceed(Then::Sync, lane);
             return Judged::On;
         }
-        let route = if self.turn.is_skipping() {
+        // It would commit what extended messages before it in its group have written.
+        let commits = self.expected == TransactionStatus::Idle && self.ledger.may_have_written();
+        let plain = proof.is_plain_read() && !commits;
+        let route = if self.turn.is_skipping() || plain {
             Route::Plain
         } else {
             self.route(&reading.kinds)
         };
         let first = !std::mem::take(&mut self.cleared);
-        if first {
+        if first && plain {
+            self.ledger.comments(&reading.comments);
+            let kind = reading.single().unwrap_or(Kind::Unknown);
+            self.ledger.read(text, kind, now);
+        } else if first {
             if route == Route::IntentThenPlain && reading.kinds.len() > 1 {
                 self.ledger.note_provisionally();
+            }
+            for kind in &reading.kinds {
+                self.proofs.runs(*kind, proof);
             }
             self.note_query(reading, text, now);
         }

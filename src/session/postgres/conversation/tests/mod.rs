@@ -4,6 +4,7 @@
 mod bulk;
 mod marking;
 mod pipelines;
+mod plain;
 mod question;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::audit::record::{Event, Facts, Outcome, Record, Scope};
 use crate::domain::{Random, Reason, SessionId};
 use crate::session::lane::Lane;
 use crate::session::ledger::Ledger;
+use crate::session::postgres::proofs::Proofs;
 use crate::wire::pg::from_client;
 use crate::wire::pg::from_server::{self, TransactionStatus};
 
@@ -68,7 +70,7 @@ impl Story {
         let session = SessionId::random(&Seven);
         let ledger = Ledger::new(Arc::new(Facts::default()), session, 1, None, Arc::default());
         Self {
-            conversation: Conversation::new(session, ledger, "probe", &[]),
+            conversation: Conversation::new(session, ledger, "probe", &[], Proofs::new(None, &[])),
             to_server: Lane::default(),
             to_client: Lane::default(),
             journal_fails: false,
