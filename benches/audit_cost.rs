@@ -1,11 +1,14 @@
-//! What the audit journal costs: pgbench through gatepost at each durability, and straight at the same server,
-//! in turns. Run by hand, on a quiet machine:
+//! What the audit journal costs: pgbench through gatepost at each durability, through the same gatepost built without
+//! the journal's part in statements, and straight at the same server, in turns. Run by hand, on a quiet machine:
 //!
-//!     cargo bench --bench audit_cost -- [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]...
+//!     RUSTFLAGS='--cfg gatepost_unaudited' cargo build --release --bin gatepost --target-dir target/unaudited
+//!     GATEPOST_UNAUDITED=target/unaudited/release/gatepost cargo bench --bench audit_cost -- \
+//!         [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]... [c1|c8|c32]...
 //!
-//! Each line: transactions a second, their ratio to the direct run of the same round, and the CPU time of gatepost
-//! and of the server for each transaction (from /proc). The ratios and the CPU are what can be compared between
-//! machines; the disk's own time for one `fdatasync` stands at the head, since every strict commit waits for one.
+//! Each line: transactions a second, their ratio to the run without audit of the same round (without
+//! `GATEPOST_UNAUDITED`: to the direct one), and the CPU time of gatepost and of the server for each transaction (from
+//! /proc). The medians of the ratios stand at the end. Ratios and CPU are what can be compared between machines; the
+//! disk's own time for one `fdatasync` stands at the head, since every strict commit waits for one.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,8 +24,10 @@
 #[expect(dead_code, reason = "the tests need more of it")]
 mod harness;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,10 +35,12 @@ use harness::programs::Caller;
 use harness::tools;
 use harness::world::World;
 
-const CLIENTS: [u32; 3] = [1, 8, 32];
+const CLIENTS: [(u32, &str); 3] = [(1, "c1"), (8, "c8"), (32, "c32")];
 const PROTOCOLS: [&str; 2] = ["simple", "prepared"];
-/// `direct` goes past gatepost.
-const WAYS: [&str; 4] = ["direct", "strict", "batched", "os"];
+/// `direct` goes past gatepost; `off` is the one that was built without audit.
+const WAYS: [&str; 5] = ["direct", "off", "strict", "batched", "os"];
+/// Names the gatepost that was built without audit.
+const UNAUDITED: &str = "GATEPOST_UNAUDITED";
 const SYNCS: usize = 200;
 
 const WORKLOADS: [(&str, &str); 3] = [
@@ -100,48 +107,82 @@ fn main() {
     };
     let workloads = WORKLOADS.map(|(name, _)| name);
     println!("round workload protocol clients way          tps  ratio  gatepost µs  server µs");
+    let mut ratios = Ratios::new();
     for round in 1..=rounds {
         for workload in workloads.into_iter().filter(|it| asked(it, &workloads)) {
             for protocol in PROTOCOLS.into_iter().filter(|it| asked(it, &PROTOCOLS)) {
-                for clients in CLIENTS {
+                for (clients, _) in CLIENTS
+                    .into_iter()
+                    .filter(|(_, it)| asked(it, &CLIENTS.map(|it| it.1)))
+                {
                     let run = Run {
                         workload,
                         protocol,
                         clients,
                         seconds,
                     };
-                    compare(&mut world, round, &run);
+                    compare(&mut world, round, &run, &mut ratios);
                 }
             }
         }
     }
+    println!("\nmedian ratios");
+    for ((workload, protocol, clients, way), mut found) in ratios {
+        found.sort_by(f64::total_cmp);
+        println!(
+            "{workload:8} {protocol:8} {clients:7} {way:8} {:6.3} of {found:.3?}",
+            found[found.len() / 2]
+        );
+    }
 }
 
+/// By workload, protocol, clients and way.
+type Ratios<'a> = BTreeMap<(&'a str, &'a str, u32, &'a str), Vec<f64>>;
+
 /// All ways, one behind the other.
-fn compare(world: &mut World, round: u32, run: &Run<'_>) {
-    let mut direct = None;
+fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios<'a>) {
+    let unaudited = std::env::var_os(UNAUDITED).map(PathBuf::from);
+    let audited = world.program.clone();
+    let base_way = if unaudited.is_some() { "off" } else { "direct" };
+    let mut base = None;
     for way in WAYS {
-        let figures = if way == "direct" {
-            measure(world, run, None)
-        } else {
-            world.config.durability = way;
-            world.serve();
-            let figures = measure(world, run, Some(&world.consumer()));
-            world.stop_proxy();
-            figures
+        let figures = match (way, &unaudited) {
+            ("direct", _) => measure(world, run, None),
+            ("off", None) => continue,
+            ("off", Some(unaudited)) => {
+                world.program = fs::canonicalize(unaudited).unwrap();
+                world.config.durability = "os";
+                through_gatepost(world, run)
+            }
+            (durability, _) => {
+                world.program.clone_from(&audited);
+                world.config.durability = durability;
+                through_gatepost(world, run)
+            }
         };
-        let base = *direct.get_or_insert(figures.per_second);
+        if way == base_way {
+            base = Some(figures.per_second);
+        }
+        let ratio = base.map_or(f64::NAN, |base| figures.per_second / base);
         println!(
-            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {:6.3} {:12} {:10}",
+            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {ratio:6.3} {:12} {:10}",
             run.workload,
             run.protocol,
             run.clients,
             figures.per_second,
-            figures.per_second / base,
             figures.proxy.as_micros(),
             figures.server.as_micros()
         );
+        let key = (run.workload, run.protocol, run.clients, way);
+        ratios.entry(key).or_default().push(ratio);
     }
+}
+
+fn through_gatepost(world: &mut World, run: &Run<'_>) -> Figures {
+    world.serve();
+    let figures = measure(world, run, Some(&world.consumer()));
+    world.stop_proxy();
+    figures
 }
 
 fn measure(world: &World, run: &Run<'_>, caller: Option<&Caller>) -> Figures {

@@ -26,7 +26,7 @@ tools=${GATEPOST_TEST_TOOLS:-$target/test-tools}
 logs=$target/test-logs
 deny_version=0.20.2
 # How much of a failed step's output is shown here.
-tail_lines=60
+tail_lines=150
 mkdir -p "$tools" "$logs"
 
 # Temporary files in one place, readable by the account that runs PostgreSQL. Every process that this run
@@ -143,7 +143,7 @@ count_cargo_test() {
 echo "== What the tests need"
 if [ -n "$setup" ]; then
     missing=
-    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rsyslog rust_drivers; do
+    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rsyslog; do
         if attempt "setup-$part" "tests/setup/$part.sh"; then
             passed=$((passed + 1))
             good "$(sed -n 's/^setup: //p' "$log" | tail -1)"
@@ -187,6 +187,10 @@ else
 fi
 
 echo "== Tests"
+# All at once: a part that is built alone has other features, and builds what it stands on once more.
+step "build" cargo build --workspace --bins --examples --tests
+export GATEPOST_BUILT=yes
+step "Rust drivers" tests/setup/rust_drivers.sh
 if cargo nextest --version >/dev/null 2>&1; then
     tests "tests" count_nextest cargo nextest run --workspace --profile ci --color never
 else
@@ -195,7 +199,8 @@ fi
 tests "documentation tests" count_cargo_test cargo test --workspace --doc
 
 echo "== Examples"
-step "quickstart" examples/quickstart/run.sh
+# As anybody runs it, building included.
+step "quickstart" env GATEPOST_BUILT= examples/quickstart/run.sh
 step "a consumer on NATS" examples/nats_postgres/run.sh
 step "consumers on NATS and SQL Server" examples/nats_sqlserver/run.sh
 step "a consumer on ActiveMQ and SQL Server" examples/activemq_sqlserver/run.sh

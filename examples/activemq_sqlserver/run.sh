@@ -18,8 +18,7 @@ tests/setup/activemq.sh
 
 step "Building"
 build
-cargo build --manifest-path examples/activemq_sqlserver/Cargo.toml --target-dir "${binaries%/debug}"
-worker=$binaries/activemq_sqlserver
+build_worker activemq_sqlserver
 
 step "An identity provider and certificates: gatepost dev"
 start_dev

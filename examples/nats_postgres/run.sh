@@ -14,8 +14,7 @@ tests/setup/nats.sh
 
 step "Building"
 build --example order_auditor
-cargo build --manifest-path examples/nats_postgres/Cargo.toml --target-dir "${binaries%/debug}"
-worker=$binaries/nats_postgres
+build_worker nats_postgres
 
 step "nats-server with JetStream, and gatepost dev"
 nats-server -a 127.0.0.1 -p -1 -js -sd "$folder/jetstream" --ports_file_dir "$folder" >"$folder/nats.log" 2>&1 &

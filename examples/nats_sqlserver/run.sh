@@ -20,8 +20,7 @@ tests/setup/nats.sh
 
 step "Building"
 build
-cargo build --manifest-path examples/nats_sqlserver/Cargo.toml --target-dir "${binaries%/debug}"
-worker=$binaries/nats_sqlserver
+build_worker nats_sqlserver
 
 step "An identity provider and certificates: gatepost dev"
 start_dev

@@ -59,13 +59,20 @@ find_postgres() {
     "$GATEPOST_POSTGRES_BIN/postgres" --version
 }
 
-# Builds with the given arguments of cargo. Sets `binaries` and `gatepost`.
+# Builds with the given arguments of cargo, unless GATEPOST_BUILT says that it was done: whoever builds the whole
+# workspace need not build its parts once more, each with features of its own. Sets `binaries` and `gatepost`.
 build() {
     local target
     target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     binaries=$target/debug
     gatepost=$binaries/gatepost
-    cargo build --bin gatepost "$@"
+    [ -n "${GATEPOST_BUILT:-}" ] || cargo build --bin gatepost "$@"
+}
+
+# Builds the example's own program, a member of the workspace. Sets `worker`.
+build_worker() {
+    worker=$binaries/$1
+    [ -n "${GATEPOST_BUILT:-}" ] || cargo build --package "$1"
 }
 
 # Starts `gatepost dev` and takes over what it tells scripts, as GATEPOST_DEV_… variables.

@@ -17,6 +17,9 @@ use crate::sql::correlation::{Reach, SetCorrelation};
 /// Statements of one transaction that are named in its record; the rest is counted.
 const STATEMENTS_MAX: usize = 200;
 
+/// Off in what `benches/audit_cost.rs` compares with, and nowhere else: no feature and no setting reaches it.
+pub(super) const IS_AUDITED: bool = !cfg!(gatepost_unaudited);
+
 /// One transaction.
 #[derive(Clone, Debug)]
 struct Work {
@@ -149,10 +152,8 @@ impl Ledger {
     /// A statement that is on record may be part of what comes behind it as well: its text began several
     /// transactions.
     pub(super) fn again(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        if kind.controls_transaction() {
-            return;
-        }
-        if kind.is_inert() && self.work.is_none() {
+        let is_nothing = kind.is_inert() && self.work.is_none();
+        if kind.controls_transaction() || is_nothing || !IS_AUDITED {
             return;
         }
         let work = self.work(now);

@@ -16,6 +16,7 @@
 )]
 
 mod bench;
+#[path = "../support/way.rs"]
 mod way;
 
 use bench::{Bench, LONG, SHORT, declaration, eventually};
@@ -296,15 +297,16 @@ async fn doctor_repairs_what_the_dead_left() {
 #[tokio::test]
 async fn a_broker_that_loses_its_connection_comes_back_to_its_logins() {
     let bench = Bench::new().await;
-    let way = Way::open(bench.settings("a").address).await;
+    let server = bench.settings("a").address;
+    let way = Way::open(server.clone()).await;
     let mut settings = bench.settings("a");
     settings.address.1 = way.port();
     let broker = bench.start(settings);
     let hold = bench.lease(&broker, "writer", LONG).await.unwrap();
     // It cannot come back before somebody has seen that it is without a connection.
-    way.close();
+    way.lead_to(None);
     eventually("noticed without being used", async || broker.ready().is_err()).await;
-    way.open_again();
+    way.lead_to(Some(server));
     eventually("connected again", async || broker.ready().is_ok()).await;
     let again = bench.lease(&broker, "writer", LONG).await.unwrap();
     assert_eq!(again.login(), hold.login());

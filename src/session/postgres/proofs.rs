@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::credential::{CatalogueWatch, Pin, Unrest, View};
+use crate::session::ledger::IS_AUDITED;
 use crate::sql::Kind;
 use crate::sql::pg::{Proven, prove};
 
@@ -89,7 +90,7 @@ impl Proofs {
     pub(super) fn new(watch: Option<CatalogueWatch>, parameters: &[(String, String)]) -> Self {
         let encoding = parameters.iter().find(|(name, _)| name == ENCODING);
         Self {
-            watch,
+            watch: watch.filter(|_| IS_AUDITED),
             unrest: None,
             pin: None,
             utf8: encoding.is_some_and(|(_, value)| value == "UTF8"),

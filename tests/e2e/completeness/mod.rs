@@ -4,6 +4,7 @@
 
 mod random;
 mod raw;
+mod reads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,10 +51,32 @@ fn messages_on_postgresql_18() {
     messages(18, if full() { 20 } else { 2 });
 }
 
+#[test]
+fn reads_on_postgresql_15() {
+    reads(15);
+}
+
+#[test]
+fn reads_on_postgresql_18() {
+    reads(18);
+}
+
+fn reads(major: u32) {
+    let (world, _keep, consumer) = quiet_world_with(major, reads::traps);
+    reads::judge(&world, &consumer);
+    world.verify_journal();
+}
+
 /// A world whose WAL holds the clients' commits alone, for as long as the client of the second part stays:
 /// it keeps the login, so that the broker commits nothing beside.
 fn quiet_world(major: u32) -> (World, Client, Caller) {
+    quiet_world_with(major, |_| {})
+}
+
+/// With more in it before gatepost comes.
+fn quiet_world_with(major: u32, more: impl FnOnce(&World)) -> (World, Client, Caller) {
     let mut world = World::with_work(major);
+    more(&world);
     world.serve();
     let consumer = world.consumer();
     let keep = world.runtime.block_on(world.connect(&consumer, "")).unwrap();

@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use crate::harness::journal::correlation;
 use crate::harness::programs::{Caller, Door};
+use crate::harness::standby::Standbys;
 use crate::harness::world::World;
 use crate::harness::{LOOK_EVERY, full, wait_for};
 
@@ -28,6 +29,10 @@ enum Crash {
     Both,
     /// One backend: the server ends all others, and recovers.
     Backend,
+    /// The server, whose standby takes its place; gatepost goes on.
+    FailOver,
+    /// Gatepost, and the server fails over before it is back.
+    BothFailOver,
 }
 
 /// What the writers were told, by the mark of each transaction.
@@ -124,7 +129,7 @@ fn random(below: u64) -> u64 {
     state.build_hasher().finish() % below
 }
 
-fn crash(world: &mut World, what: Crash) {
+fn crash(world: &mut World, standbys: Option<&mut Standbys>, what: Crash) {
     match what {
         Crash::Gatepost => {
             world.kill_proxy();
@@ -147,11 +152,19 @@ fn crash(world: &mut World, what: Crash) {
             });
             world.crash_backend(&backend);
         }
+        Crash::FailOver => standbys.unwrap().fail_over(world),
+        Crash::BothFailOver => {
+            world.kill_proxy();
+            standbys.unwrap().fail_over(world);
+            world.serve();
+        }
     }
 }
 
 fn rounds(crashes: &[Crash]) {
     let mut world = World::with_work(15);
+    let fails_over = |it: &Crash| matches!(it, Crash::FailOver | Crash::BothFailOver);
+    let mut standbys = crashes.iter().any(fails_over).then(|| Standbys::of(&mut world));
     world.serve();
     let told = Arc::new(Told::default());
     let writers: Vec<_> = (0..WRITERS)
@@ -170,7 +183,7 @@ fn rounds(crashes: &[Crash]) {
             (told.committed.lock().unwrap().len() >= until).then_some(())
         });
         thread::sleep(Duration::from_micros(random(20_000)));
-        crash(&mut world, *what);
+        crash(&mut world, standbys.as_mut(), *what);
     }
     wait_for("the last commits", || {
         let before = told.committed.lock().unwrap().len();
@@ -299,4 +312,10 @@ fn kill_of_gatepost() {
 fn crashes_of_the_server() {
     let once = [Crash::Server, Crash::Both, Crash::Backend];
     rounds(&once.repeat(if full() { 20 } else { 2 }));
+}
+
+#[test]
+fn promotions_of_a_standby() {
+    let once = [Crash::FailOver, Crash::BothFailOver];
+    rounds(&once.repeat(if full() { 20 } else { 1 }));
 }

@@ -11,9 +11,12 @@ pub(crate) mod plain;
 pub(crate) mod programs;
 pub(crate) mod provider;
 pub(crate) mod sqlserver;
+pub(crate) mod standby;
 pub(crate) mod token_giver;
 pub(crate) mod tools;
 pub(crate) mod wal;
+#[path = "../../support/way.rs"]
+mod way;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};

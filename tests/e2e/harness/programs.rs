@@ -201,9 +201,17 @@ impl World {
         self.direct("postgres", "superuser secret", sql).well()
     }
 
+    /// The superuser at one of several servers.
+    pub(crate) fn sql_at(&self, server: SocketAddr, sql: &str) -> String {
+        Self::direct_at(server, "postgres", "superuser secret", sql).well()
+    }
+
     /// Anybody, past gatepost.
     pub(crate) fn direct(&self, user: &str, password: &str, sql: &str) -> Said {
-        let server = self.config.server;
+        Self::direct_at(self.config.server, user, password, sql)
+    }
+
+    fn direct_at(server: SocketAddr, user: &str, password: &str, sql: &str) -> Said {
         Command::new(tools::client_program("psql"))
             .env_clear()
             .env("PGHOST", server.ip().to_string())

@@ -23,6 +23,8 @@ pub(crate) struct World {
     pub(crate) provider: Provider,
     cluster: Cluster,
     pub(crate) config: Config,
+    /// The gatepost that is launched.
+    pub(crate) program: PathBuf,
     pub(crate) runtime: Runtime,
     folder: tempfile::TempDir,
 }
@@ -86,6 +88,7 @@ impl World {
             provider,
             cluster,
             config,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_gatepost")),
             runtime,
             folder,
         };
@@ -122,8 +125,7 @@ impl World {
     /// `wrap` may put another program in front.
     pub(crate) fn launch_with(&mut self, wrap: impl FnOnce(Command) -> Command) {
         self.config.write(&self.path("gatepost.yaml"));
-        let program = Path::new(env!("CARGO_BIN_EXE_gatepost"));
-        let mut command = children::command(program, None);
+        let mut command = children::command(&self.program, None);
         command
             .args(["serve", "--config", "gatepost.yaml"])
             .current_dir(self.folder.path());
@@ -248,7 +250,7 @@ impl World {
     }
 }
 
-fn signal(which: &str, process: &str) {
+pub(super) fn signal(which: &str, process: &str) {
     let sent = Command::new("kill").args(["-s", which, process]).status();
     assert!(sent.unwrap().success(), "could not send {which} to {process}");
 }

