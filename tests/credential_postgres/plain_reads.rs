@@ -37,6 +37,22 @@ CREATE TYPE app.pair AS (a app.checked, b int);
 CREATE TYPE app.mood AS ENUM ('well', 'bad');
 CREATE FUNCTION app.cast_mood(app.mood) RETURNS int LANGUAGE sql AS 'SELECT app.evil(1)';
 CREATE CAST (app.mood AS int) WITH FUNCTION app.cast_mood(app.mood);
+CREATE TYPE app.size AS ENUM ('small', 'large');
+CREATE FUNCTION app.compared(app.size, app.size) RETURNS int LANGUAGE sql AS 'SELECT app.evil(1)';
+CREATE FUNCTION app.size_lt(app.size, app.size) RETURNS bool LANGUAGE internal IMMUTABLE AS 'enum_lt';
+CREATE FUNCTION app.size_le(app.size, app.size) RETURNS bool LANGUAGE internal IMMUTABLE AS 'enum_le';
+CREATE FUNCTION app.size_eq(app.size, app.size) RETURNS bool LANGUAGE internal IMMUTABLE AS 'enum_eq';
+CREATE FUNCTION app.size_ge(app.size, app.size) RETURNS bool LANGUAGE internal IMMUTABLE AS 'enum_ge';
+CREATE FUNCTION app.size_gt(app.size, app.size) RETURNS bool LANGUAGE internal IMMUTABLE AS 'enum_gt';
+CREATE OPERATOR app.%< (LEFTARG = app.size, RIGHTARG = app.size, FUNCTION = app.size_lt);
+CREATE OPERATOR app.%<= (LEFTARG = app.size, RIGHTARG = app.size, FUNCTION = app.size_le);
+CREATE OPERATOR app.%= (LEFTARG = app.size, RIGHTARG = app.size, FUNCTION = app.size_eq);
+CREATE OPERATOR app.%>= (LEFTARG = app.size, RIGHTARG = app.size, FUNCTION = app.size_ge);
+CREATE OPERATOR app.%> (LEFTARG = app.size, RIGHTARG = app.size, FUNCTION = app.size_gt);
+CREATE OPERATOR CLASS app.sizes DEFAULT FOR TYPE app.size USING btree AS
+  OPERATOR 1 app.%<, OPERATOR 2 app.%<=, OPERATOR 3 app.%=, OPERATOR 4 app.%>=, OPERATOR 5 app.%>,
+  FUNCTION 1 app.compared(app.size, app.size);
+CREATE TABLE app.sorted (s app.size); INSERT INTO app.sorted VALUES ('small'), ('large'), ('small');
 CREATE VIEW app.evil_view AS SELECT app.evil(1) AS a;
 CREATE VIEW first.shown AS SELECT app.evil(1) AS a;
 CREATE VIEW app.over_view AS SELECT * FROM app.evil_view;
@@ -68,7 +84,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA app, first TO writer; GRANT ALL ON ALL SEQUENC
 GRANT ALL ON ALL FUNCTIONS IN SCHEMA app, first TO writer; GRANT USAGE, CREATE ON SCHEMA app TO writer;";
 
 /// What runs before it in its transaction, the statement, and whether it writes here.
-const TRAPS: [(&str, &str, bool); 62] = [
+const TRAPS: [(&str, &str, bool); 63] = [
     ("", "SELECT app.evil(1)", true),
     ("", "SELECT app.liar(1)", true),
     ("", "SELECT app.folded(1)", true),
@@ -192,6 +208,7 @@ const TRAPS: [(&str, &str, bool); 62] = [
     ("", "VALUES (app.evil(1))", true),
     ("", "SELECT 1 ORDER BY app.evil(1)", true),
     ("", "SELECT 1 LIMIT app.evil(1)", true),
+    ("", "SELECT s FROM app.sorted ORDER BY 1", true),
     (
         "",
         "SELECT * FROM app.plain, LATERAL (SELECT app.evil(a)) x",

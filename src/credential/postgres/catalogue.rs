@@ -132,6 +132,10 @@ bad_part AS (
   SELECT 1, r.rngtypid, 1 FROM pg_range r LEFT JOIN fn ON fn.oid IN (r.rngcanonical, r.rngsubdiff)
   WHERE r.rngtypid >= 16384 AND (fn.foreign_code OR r.rngsubopc >= 16384)
   UNION ALL
+  -- Sorting, grouping and joining use it without a word.
+  SELECT 1, c.opcintype, 1 FROM pg_opclass c WHERE c.oid >= 16384 AND c.opcintype >= 16384 AND NOT EXISTS (
+    SELECT FROM trusted t WHERE t.classid = 'pg_opclass'::regclass AND t.objid = c.oid)
+  UNION ALL
   SELECT 1, t.oid, 1 FROM pg_cast c JOIN fn ON fn.oid = c.castfunc
   JOIN pg_type t ON t.oid IN (c.castsource, c.casttarget) AND t.oid >= 16384 WHERE fn.foreign_code)
 SELECT 0 AS class, oid, relname::text AS name, 0 AS danger FROM pg_class
