@@ -119,7 +119,7 @@ until grep -qs 'transaction.intent.*"case-msg-slow"' "$audit"/segment-*.jsonl; d
     sleep 0.1
 done
 # COMMIT follows its intent at once, and takes three seconds.
-sleep 0.5
+sleep 1
 kill -KILL "$proxy"
 wait "$proxy" 2>/dev/null || true
 sleep 4

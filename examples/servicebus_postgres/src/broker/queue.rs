@@ -20,7 +20,7 @@ use super::{Line, Lost};
 use crate::parts::Failure;
 
 /// The rest of a batch is waited for no longer than this.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(200);
 /// Service Bus reads the reason of a dead letter from this error.
 const DEAD_LETTER: &str = "com.microsoft:dead-letter";
 const DEAD_LETTER_DESCRIPTION: &str = "DeadLetterErrorDescription";
