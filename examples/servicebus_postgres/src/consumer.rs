@@ -47,7 +47,6 @@ pub(crate) struct Tally {
     already_applied: usize,
     dead_lettered: usize,
     given_back: usize,
-    batches: usize,
 }
 
 impl fmt::Display for Tally {
@@ -120,7 +119,6 @@ impl Consumer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.tally.batches += 1;
         if !self.some(inlet, &batch).await? {
             // One that the database will never take spoils its batch: each for itself.
             for one in batch.chunks(1) {
