@@ -15,6 +15,8 @@ use parts::{Access, Failure};
 #[path = "parts/orders.rs"]
 mod orders;
 mod parts;
+#[path = "parts/trouble.rs"]
+mod trouble;
 
 const PROGRESS_EVERY: usize = 100;
 

@@ -143,7 +143,7 @@ count_cargo_test() {
 echo "== What the tests need"
 if [ -n "$setup" ]; then
     missing=
-    for part in compiler postgres postgres_npm nats activemq oidc_provider drivers node_pg tedious freetds jdbc rsyslog; do
+    for part in compiler postgres postgres_npm nats activemq rabbitmq oidc_provider drivers node_pg tedious freetds jdbc rsyslog; do
         if attempt "setup-$part" "tests/setup/$part.sh"; then
             passed=$((passed + 1))
             good "$(sed -n 's/^setup: //p' "$log" | tail -1)"
@@ -161,7 +161,7 @@ if [ -n "$setup" ]; then
     if [ -n "$missing" ] && [ "$(id -u)" != 0 ]; then
         note "An administrator can install all of it on Debian:"
         note "apt-get install gcc libc6-dev libssl-dev pkg-config postgresql-15 postgresql-client-15 nats-server" \
-            "activemq python3-venv npm default-jdk-headless libpostgresql-jdbc-java libjtds-java freetds-bin" \
+            "activemq rabbitmq-server python3-venv npm default-jdk-headless libpostgresql-jdbc-java libjtds-java freetds-bin" \
             "libltdl7 libkrb5-3 libgssapi-krb5-2 rsyslog rsyslog-gnutls"
     fi
 fi
@@ -204,6 +204,7 @@ step "quickstart" env GATEPOST_BUILT= examples/quickstart/run.sh
 step "a consumer on NATS" examples/nats_postgres/run.sh
 step "consumers on NATS and SQL Server" examples/nats_sqlserver/run.sh
 step "a consumer on ActiveMQ and SQL Server" examples/activemq_sqlserver/run.sh
+step "a consumer on RabbitMQ by AMQP 1.0" examples/servicebus_postgres/run.sh
 
 echo "== Afterwards"
 remaining=$(left_behind)

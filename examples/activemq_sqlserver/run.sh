@@ -61,16 +61,6 @@ step "gatepost in front of it"
 start_gatepost
 consumer_access orders_writer
 
-# The last line of a step is $1.
-expect() {
-    tail -n 1 "$folder/step.log" | grep -qxF "$1" || fail "expected: $1"
-}
-# $2 lines of the step are as the pattern $1 says.
-expect_lines() {
-    local found
-    found=$(grep -cE "$1" "$folder/step.log" || true)
-    [ "$found" = "$2" ] || fail "expected $2 lines like '$1', and there are $found"
-}
 # The broker has $2 messages in queue $1; they are left in step.log.
 expect_queue() {
     "$worker" browse "${broker[@]}" "$1" | tee "$folder/step.log"

@@ -29,10 +29,6 @@ until [ -s "$ports" ]; do
 done
 nats=$(sed -n 's/.*"nats":\["\([^"]*\)".*/\1/p' <(tr -d ' \n' <"$ports"))
 
-expect() {
-    tail -n 1 "$folder/step.log" | grep -qx "$1" || fail "expected: $1"
-}
-
 step "100 messages are published, and once more: JetStream knows them by their ids"
 for wanted in "published 100, known already 0" "published 0, known already 100"; do
     sed -n 451,550p examples/quickstart/messages.jsonl | "$worker" --nats "$nats" publish | tee "$folder/step.log"

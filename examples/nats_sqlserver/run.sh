@@ -46,16 +46,6 @@ make_database "$worker"
 step "gatepost in front of it"
 start_gatepost
 
-# The last line of a step is $1.
-expect() {
-    tail -n 1 "$folder/step.log" | grep -qxF "$1" || fail "expected: $1"
-}
-# $2 lines of the step are as the pattern $1 says.
-expect_lines() {
-    local found
-    found=$(grep -cE "$1" "$folder/step.log" || true)
-    [ "$found" = "$2" ] || fail "expected $2 lines like '$1', and there are $found"
-}
 # The consumer of domain $2 with the identity that has role $1.
 consume() {
     local role=$1 domain=$2; shift 2

@@ -86,15 +86,17 @@ impl Access {
         user: &str,
         application: &str,
     ) -> Result<(Client, JoinHandle<()>), Failure> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&self.ca)? {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = self.config(user, application).await?;
+        let (client, connection) = config.connect(self.tls()?).await?;
+        let running = tokio::spawn(async move {
+            // The client's next call tells what happened.
+            let _ = connection.await;
+        });
+        Ok((client, running))
+    }
+
+    /// Everything but the way: who, which role, which database.
+    pub(crate) async fn config(&self, user: &str, application: &str) -> Result<Config, Failure> {
         let mut config = Config::new();
         config
             .host(&self.host)
@@ -104,11 +106,19 @@ impl Access {
             .password(self.token().await?)
             .application_name(application)
             .ssl_mode(tokio_postgres::config::SslMode::Require);
-        let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await?;
-        let running = tokio::spawn(async move {
-            // The client's next call tells what happened.
-            let _ = connection.await;
-        });
-        Ok((client, running))
+        Ok(config)
+    }
+
+    pub(crate) fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&self.ca)? {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(MakeRustlsConnect::new(tls))
     }
 }

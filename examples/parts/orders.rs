@@ -4,19 +4,11 @@
 //! Every message is noted in an inbox table in the same transaction, so that one that was applied
 //! just before the connection broke, or that a broker delivers again, is not applied twice.
 
-use std::time::Duration;
-
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::parts::{Access, Failure};
-
-/// How long a broken connection is tried again before the consumer gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+use crate::trouble::{is_loss, is_poison, patiently, told};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Message {
@@ -91,48 +83,7 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Classes 22 (wrong values) and 23 (broken constraints): trying again changes nothing.
-fn is_poison(error: &tokio_postgres::Error) -> bool {
-    let class = |code: &SqlState| ["22", "23"].iter().any(|class| code.code().starts_with(class));
-    error.code().is_some_and(class)
-}
-
-/// No answer, class 08 (connection), or a server that is going away or starting.
-fn is_loss(error: &tokio_postgres::Error) -> bool {
-    error.code().is_none_or(|code| {
-        let passing = [
-            SqlState::ADMIN_SHUTDOWN,
-            SqlState::CRASH_SHUTDOWN,
-            SqlState::CANNOT_CONNECT_NOW,
-            SqlState::TOO_MANY_CONNECTIONS,
-            SqlState::IO_ERROR,
-        ];
-        code.code().starts_with("08") || passing.contains(code)
-    })
-}
-
-fn told(error: &tokio_postgres::Error) -> String {
-    let refused = error.as_db_error().map(|refused| refused.message().to_owned());
-    refused.unwrap_or_else(|| error.to_string())
-}
-
-/// Connects with a fresh token; a refusal ends the consumer, a failure is tried again for a while.
 async fn connect(access: &Access) -> Result<Client, Failure> {
-    let until = Instant::now() + PATIENCE;
-    let mut pause = RETRY_FIRST;
-    loop {
-        let failure = match access.connect("orders_writer", "order-consumer").await {
-            Ok((client, _)) => return Ok(client),
-            Err(failure) => failure,
-        };
-        let passing = match failure.downcast_ref::<tokio_postgres::Error>() {
-            Some(error) => is_loss(error),
-            None => failure.is::<std::io::Error>(),
-        };
-        if !passing || Instant::now() + pause > until {
-            return Err(failure);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MAX);
-    }
+    let (client, _) = patiently(|| access.connect("orders_writer", "order-consumer")).await?;
+    Ok(client)
 }

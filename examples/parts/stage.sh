@@ -90,6 +90,17 @@ start_dev() {
     echo "ready on $GATEPOST_DEV_HOST:$GATEPOST_DEV_PORT"
 }
 
+# What a step said is in step.log. Its last line is $1.
+expect() {
+    tail -n 1 "$folder/step.log" | grep -qxF "$1" || fail "expected: $1"
+}
+# $2 lines of it are as the pattern $1 says.
+expect_lines() {
+    local found
+    found=$(grep -cE "$1" "$folder/step.log" || true)
+    [ "$found" = "$2" ] || fail "expected $2 lines like '$1', and there are $found"
+}
+
 events() { cat "$GATEPOST_DEV_AUDIT"/*.jsonl | grep -c "\"event\":\"$1\"" || true; }
 
 # Waits until the journal is complete for now. An intent is on disk before its commit; the outcome, which

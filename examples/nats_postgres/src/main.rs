@@ -24,6 +24,8 @@ use parts::{Access, Failure};
 mod orders;
 #[path = "../../parts/mod.rs"]
 mod parts;
+#[path = "../../parts/trouble.rs"]
+mod trouble;
 
 const STREAM: &str = "ORDERS";
 const SUBJECT: &str = "orders.placed";
