@@ -16,7 +16,6 @@ pub enum ParameterRule {
 }
 
 impl ParameterRule {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
     pub const fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }

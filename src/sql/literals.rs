@@ -22,18 +22,18 @@ const OF_VALUES: [&str; 14] = [
 ];
 /// Parts of names beside which a value may be a secret.
 const SECRET_NAMES: [&str; 5] = ["passw", "passphrase", "pwd", "crypt", "secret"];
-/// Parts of values that hold one: connection strings, statements to be run.
+/// Parts of values that hold one, or name one: connection strings, statements to be run, settings.
 const SECRET_VALUES: [&str; 2] = ["passw", "pwd"];
 
 /// The literals of one statement, until its end says whether they may be shown.
 #[derive(Default)]
 pub(super) struct Piece<'a> {
-    found: Vec<Literal<'a>>,
+    found: Vec<Cow<'a, str>>,
     withheld: bool,
 }
 
 impl<'a> Piece<'a> {
-    pub(super) fn withhold(&mut self) {
+    pub(super) const fn withhold(&mut self) {
         self.withheld = true;
     }
 
@@ -42,21 +42,18 @@ impl<'a> Piece<'a> {
         self.withheld |= mentions(name, &SECRET_NAMES);
     }
 
+    /// One that speaks of a password may name what another one holds.
     pub(super) fn value(&mut self, value: Cow<'a, str>) {
-        let literal = if mentions(&value, &SECRET_VALUES) {
-            Literal::Withheld
-        } else {
-            Literal::Value(value)
-        };
-        self.found.push(literal);
+        self.withheld |= mentions(&value, &SECRET_VALUES);
+        self.found.push(value);
     }
 
     pub(super) fn end(self, into: &mut Vec<Literal<'a>>) {
-        if self.withheld {
-            into.extend(self.found.iter().map(|_| Literal::Withheld));
-        } else {
-            into.extend(self.found);
-        }
+        let shown = |value| match self.withheld {
+            true => Literal::Withheld,
+            false => Literal::Value(value),
+        };
+        into.extend(self.found.into_iter().map(shown));
     }
 }
 
@@ -157,6 +154,7 @@ mod tests {
             "insert into users (name, \"Password\") values ('hunter2', 'hunter2')",
             "select crypt('hunter2', gen_salt('bf'))",
             "select dblink('host=x password=hunter2')",
+            "select set_config('my.password', 'hunter2', false)",
             "select run('alter role x PASSWORD ''hunter2''')",
             "copy t from program 'x hunter2'",
             "explain (verbose) insert into t values ('a'); create role x password 'hunter2'",

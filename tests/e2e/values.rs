@@ -35,7 +35,7 @@ fn work(world: &World) {
     let consumer = world.consumer();
     let values = [VALUE, TAKEN, FAILING, ESCAPED, SECRET];
     let said = world.python(&consumer, "psycopg3_values.py", &values).well();
-    assert_eq!(said, "unique True\ncopy True\nrefused 42501");
+    assert_eq!(said, "unique True\ncopy True\nrefused 42501\nrefused 42501");
     world.runtime.block_on(async {
         let client = world.connect(&consumer, "").await.unwrap();
         let insert = "INSERT INTO orders (customer, cents) VALUES ($1, $2)";

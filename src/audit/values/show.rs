@@ -110,10 +110,8 @@ impl<'a> Transcript<'a> {
             shown.parameters_omitted = true;
             return;
         };
-        let mut at = 0;
-        for parameter in parameters.by_ref() {
+        for (at, parameter) in parameters.by_ref().enumerate() {
             let oid = bound.types.as_ref().map_or(0, |types| types.of(at));
-            at += 1;
             let one = match parameter.content {
                 Content::Null => Shown::Null,
                 Content::Cut { bytes } => Shown::Length { bytes },

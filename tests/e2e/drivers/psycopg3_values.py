@@ -31,12 +31,15 @@ with psycopg.connect("", autocommit=True) as connection:
     connection.execute(f"INSERT INTO orders (customer) VALUES ('it\\'s {escaped} ')")
     connection.execute("RESET standard_conforming_strings")
     # What is a secret whatever the rule says.
-    try:
-        connection.execute(f"ALTER ROLE CURRENT_USER PASSWORD '{secret}'")
-    except psycopg.Error as error:
-        print("refused", error.sqlstate)
+    for definition in (
+        f"ALTER ROLE CURRENT_USER PASSWORD '{secret}'",
+        f"CREATE TABLE public.t (a text DEFAULT '{secret}')",
+    ):
+        try:
+            connection.execute(definition)
+        except psycopg.Error as error:
+            print("refused", error.sqlstate)
     with connection.transaction():
         connection.execute(f"SELECT set_config('my.password', '{secret}', false)")
         connection.execute(f"DO $$ BEGIN PERFORM '{secret}'; END $$")
-        connection.execute(f"CREATE TEMPORARY TABLE t (a text DEFAULT '{secret}')")
         connection.execute("INSERT INTO orders (customer) VALUES ('done')")

@@ -289,10 +289,12 @@ impl Conversation {
     /// is told from others long before its end.
     fn recorded<'a>(&self, sql: &'a [u8]) -> Cow<'a, str> {
         let text = String::from_utf8_lossy(sql.get(..STATEMENT_TEXT_BYTES).unwrap_or(sql));
+        if !self.backslash_escapes {
+            return text;
+        }
         match text {
-            Cow::Borrowed(text) if self.backslash_escapes => with_escapes(text),
-            Cow::Owned(text) if self.backslash_escapes => Cow::Owned(with_escapes(&text).into_owned()),
-            text => text,
+            Cow::Borrowed(text) => with_escapes(text),
+            Cow::Owned(text) => Cow::Owned(with_escapes(&text).into_owned()),
         }
     }
 
