@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::harness::config::POLICY;
 use crate::harness::journal::of_event;
+use crate::harness::sqlserver::SqlServer;
+use crate::harness::wait_for;
 use crate::harness::world::World;
 
 const VALUE: &str = "kumquat-7731";
@@ -192,4 +194,36 @@ fn plain_values_are_where_they_belong_and_nowhere_else() {
     assert_eq!(row["parameters"], "plain");
     assert_eq!(row["statements"][0]["parameters"], json!([BINARY, "4711"]));
     world.verify_journal();
+}
+
+#[test]
+fn values_of_calls_to_sql_server_are_on_record() {
+    let mut world = World::without_proxy(15);
+    let server = SqlServer::behind(&mut world);
+    let policy = fs::read_to_string(world.path("policy.yaml")).unwrap();
+    let rule = "grant: {role: parcels_writer, login_ttl: 30m, session_max: 8h}";
+    let recording = format!("{rule}\n    audit: {{parameters: plain}}");
+    fs::write(world.path("policy.yaml"), policy.replacen(rule, &recording, 1)).unwrap();
+    world.tell_proxy_to_reload();
+    wait_for("the new policy", || {
+        (of_event(&world.records(), "policy.loaded").len() == 2).then_some(())
+    });
+    let token = world.consumer().token;
+    world.runtime.block_on(async {
+        let mut client = server.connect(&world, &token).await.unwrap();
+        let insert = "INSERT INTO dbo.parcels (driver, step, n) VALUES (@P1, N'call', @P2)";
+        client.execute(insert, &[&VALUE, &4711_i32]).await.unwrap();
+        let insert = format!("INSERT INTO dbo.parcels (driver, step, n) VALUES (N'{BINARY}', N'batch', 2)");
+        let stream = client.simple_query(insert).await.unwrap();
+        stream.into_results().await.unwrap();
+        client.close().await.unwrap();
+    });
+    world.settled_after(());
+    let inserts = recorded(&world, "insert");
+    let expected = [
+        json!({"parameters": [VALUE, "4711"], "literals": ["call"]}),
+        json!({"parameters": null, "literals": [BINARY, "batch", "2"]}),
+    ];
+    assert_eq!(inserts, expected);
+    assert!(!world.log().contains(VALUE));
 }

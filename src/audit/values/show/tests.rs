@@ -1,3 +1,5 @@
+//! Values of every form, as a record shows them.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
