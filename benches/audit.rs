@@ -71,6 +71,7 @@ fn outcome(facts: &Arc<Facts>, number: u64) -> Record {
                     text: "INSERT INTO orders (customer, total) VALUES ($1, $2)".into(),
                     kind: "insert",
                     rows: Some(1),
+                    values: None,
                 }],
                 statements_omitted: 0,
                 began: SystemTime::now(),

@@ -17,7 +17,7 @@ use crate::admin::proxy::{Proxy, Trouble};
 use crate::admin::routes::{self, Purpose, Way};
 use crate::admin::ticket;
 use crate::audit::{AdminCall, AdminResult, ClientFacts, Facts, IdentityFacts, PolicyFacts};
-use crate::domain::{AdminAction, Identity, LocalOperator, Reason, Refuse};
+use crate::domain::{AdminAction, Identity, LocalOperator, ParameterRule, Reason, Refuse};
 use crate::identity::TokenError;
 use crate::policy::{AdminPermit, AdminRights};
 
@@ -290,6 +290,7 @@ fn with_rule(facts: Facts, permit: &AdminPermit) -> Facts {
     let policy = permit.rule().map(|(rule, version)| PolicyFacts {
         rule: Some(rule.clone()),
         version: Arc::clone(version),
+        parameters: ParameterRule::Absent,
     });
     Facts { policy, ..facts }
 }

@@ -16,7 +16,7 @@ use crate::app::revoked::{REVOCATIONS_MAX, RevocationFile};
 use crate::app::start::{Shared, target_address};
 use crate::audit::record::PolicyFacts;
 use crate::audit::{Event, Facts, JournalError, Record, SigningKey};
-use crate::domain::{Mistake, Password, Revocation, Revocations};
+use crate::domain::{Mistake, ParameterRule, Password, Revocation, Revocations};
 use crate::policy::Policy;
 use crate::session::door::{ListenerSettings, Listeners, SqlServerListener, TokenService};
 use crate::session::snapshot::Snapshot;
@@ -256,6 +256,7 @@ pub(super) fn loaded(policy: &Policy) -> (Facts, Event) {
         policy: Some(PolicyFacts {
             rule: None,
             version: Arc::clone(policy.version()),
+            parameters: ParameterRule::Absent,
         }),
         ..Facts::default()
     };

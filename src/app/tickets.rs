@@ -11,7 +11,8 @@ use crate::app::reload::Reloader;
 use crate::app::start::Shared;
 use crate::audit::{Event, Facts, PolicyFacts, Record};
 use crate::domain::{
-    AccessRequest, Clock, DatabaseName, IdentityKey, Network, Random, Rations, TargetName, subscriber,
+    AccessRequest, Clock, DatabaseName, IdentityKey, Network, ParameterRule, Random, Rations, TargetName,
+    subscriber,
 };
 use crate::identity::{NewTicket, ShownFrom, Tickets};
 use crate::policy::{Decision, Policy};
@@ -79,7 +80,11 @@ pub(super) async fn issue(
         return Err(refused(&facts, NoTicket::Revoked));
     }
     let version = Arc::clone(snapshot.policy.version());
-    facts.policy = Some(PolicyFacts { rule: None, version });
+    facts.policy = Some(PolicyFacts {
+        rule: None,
+        version,
+        parameters: ParameterRule::Absent,
+    });
     let place = find(&shared.directory, &wish.target).ok_or_else(|| refused(&facts, NoTicket::NoGrant))?;
     facts.target = Some(place.target.clone());
     facts.database = place.database.clone();

@@ -73,6 +73,8 @@ pub struct Client {
 pub struct Policy {
     pub rule: Option<String>,
     pub version: String,
+    /// How the values of statements are on record, if they are.
+    pub parameters: Option<String>,
 }
 
 /// Asserted by the client.
@@ -89,6 +91,20 @@ pub struct StatementOf<'a> {
     pub fingerprint: &'a str,
     pub kind: &'a str,
     pub rows: Option<u64>,
+    written: &'a Value,
+}
+
+impl<'a> StatementOf<'a> {
+    /// A member that is a list.
+    pub fn list(&self, member: &str) -> &'a [Value] {
+        let list = self.written.get(member).and_then(Value::as_array);
+        list.map_or(&[], Vec::as_slice)
+    }
+
+    /// Is this member there, and true?
+    pub fn is(&self, member: &str) -> bool {
+        self.written.get(member) == Some(&Value::Bool(true))
+    }
 }
 
 impl Entry {
@@ -125,6 +141,7 @@ impl Entry {
             fingerprint: one.get("fingerprint").and_then(Value::as_str).unwrap_or_default(),
             kind: one.get("kind").and_then(Value::as_str).unwrap_or_default(),
             rows: one.get("rows").and_then(Value::as_u64),
+            written: one,
         })
     }
 

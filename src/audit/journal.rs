@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use crate::audit::heads::{Counts, SecondPlace};
 use crate::audit::key::{KeyError, SigningKey};
-use crate::audit::record::{Event, Normalised, Record};
+use crate::audit::record::{Event, Normalised, Record, Statement};
 use crate::audit::reserve::Room;
 use crate::audit::retention::{self, Retention};
 use crate::audit::segment::{Directory, Files};
 use crate::audit::strangers::Strangers;
+use crate::audit::values::Values;
 use crate::audit::verify::Broken;
 use crate::audit::writer::{self, Signers, Tuning};
 use crate::domain::clock::Clock;
@@ -28,7 +29,7 @@ use crate::domain::secret::Secret;
 /// Records that may wait for the disk: a few seconds of a busy proxy, so that a slow disk shows as
 /// refusals and not as memory.
 const QUEUE_RECORDS_MAX: usize = 16_384;
-/// Bytes of statement texts and correlation ids that may wait for the disk.
+/// Bytes of statement texts, their values and correlation ids that may wait for the disk.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// When a record counts as written.
@@ -461,7 +462,9 @@ fn cost(record: &Record) -> usize {
     let ids: usize = record.correlation.iter().map(|one| one.id.len()).sum();
     let texts: usize = match &record.event {
         Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } => {
-            transaction.statements.iter().map(|one| one.text.len()).sum()
+            let values = |one: &Statement| one.values.as_ref().map_or(0, Values::bytes);
+            let statements = transaction.statements.iter();
+            statements.map(|one| one.text.len() + values(one)).sum()
         }
         Event::SessionDenied { reason, .. } | Event::TicketDenied { reason, .. } => reason.len(),
         Event::TicketIssued { bound_to, .. } => bound_to.len(),

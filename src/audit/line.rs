@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::audit::chain::{FORMAT, Hash};
 use crate::audit::marker::Lsn;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
+use crate::audit::values::StatementValues;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::TicketId;
 use crate::domain::incarnation::Incarnation;
@@ -200,6 +201,14 @@ struct StatementDetail<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rows: Option<u64>,
+    #[serde(flatten)]
+    values: Option<&'a StatementValues>,
+}
+
+/// A statement as it is written: its text's fingerprint, and its values where they are wanted.
+pub(super) struct Told {
+    pub(super) fingerprint: Arc<str>,
+    pub(super) values: Option<StatementValues>,
 }
 
 /// What a text names, as `schema.object`.
@@ -236,8 +245,8 @@ impl<'a> Detail<'a> {
         matches!(self, Self::None)
     }
 
-    /// `fingerprints` are those of the event's statements, in their order.
-    pub(super) fn of(event: &'a Event, fingerprints: &'a [Arc<str>]) -> Self {
+    /// `told` are the event's statements, in their order.
+    pub(super) fn of(event: &'a Event, told: &'a [Told]) -> Self {
         match event {
             Event::ServerStarted { version } => Self::Version { version },
             Event::PolicyLoaded { rules, outline } => Self::Policy {
@@ -294,7 +303,7 @@ impl<'a> Detail<'a> {
                 count: *count,
             },
             Event::TransactionIntent(transaction) => {
-                Self::Transaction(TransactionDetail::of(transaction, fingerprints))
+                Self::Transaction(TransactionDetail::of(transaction, told))
             }
             Event::TransactionReconciled(reconciled) => Self::Reconciled(reconciled),
             Event::TransactionOutcome {
@@ -303,7 +312,7 @@ impl<'a> Detail<'a> {
                 outcome,
                 duration,
             } => {
-                let ended = TransactionDetail::of(transaction, fingerprints);
+                let ended = TransactionDetail::of(transaction, told);
                 Self::Transaction(ended.ended(*scope, *outcome, *duration))
             }
             Event::ServerStopped | Event::SessionOpened | Event::LoginDropped => Self::None,
@@ -324,12 +333,13 @@ impl<'a> TransactionDetail<'a> {
         }
     }
 
-    fn of(transaction: &'a Transaction, fingerprints: &'a [Arc<str>]) -> Self {
-        let statements = transaction.statements.iter().zip(fingerprints);
-        let detail = |(statement, fingerprint): (&'a Statement, &'a Arc<str>)| StatementDetail {
-            fingerprint,
+    fn of(transaction: &'a Transaction, told: &'a [Told]) -> Self {
+        let statements = transaction.statements.iter().zip(told);
+        let detail = |(statement, told): (&'a Statement, &'a Told)| StatementDetail {
+            fingerprint: &told.fingerprint,
             kind: statement.kind,
             rows: statement.rows,
+            values: told.values.as_ref(),
         };
         Self {
             number: transaction.number,

@@ -6,7 +6,8 @@
 //! `retention` what becomes of old segments, `heads` what is kept of the chain in a second place. `verify`,
 //! `proof` and `show` read what is there, through `stored`; they need no running gatepost. `reading` reads
 //! lines about transactions back, for `doubt` (what a dead process has left open) and `attempts` (what became
-//! of a message). `tree` is pure too.
+//! of a message). `tree` is pure too. `values` holds what
+//! statements were given, where a rule wants it on record.
 
 pub mod attempts;
 pub mod chain;
@@ -26,6 +27,7 @@ pub mod retention;
 pub mod rotation;
 pub mod show;
 pub mod table;
+pub mod values;
 pub mod verify;
 pub mod wording;
 

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::audit::chain::Hash;
 use crate::audit::marker::Lsn;
 use crate::audit::marks::EXPIRED;
+use crate::audit::values::Values;
 use crate::domain::admin::AdminAction;
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
 use crate::domain::ids::{ProviderName, RoleName, RuleName, SessionId, TicketId};
 use crate::domain::incarnation::Incarnation;
 use crate::domain::outline::PolicyOutline;
+use crate::domain::parameters::ParameterRule;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 /// What is known about a session so far. Shared by all of its records.
@@ -87,6 +89,9 @@ pub struct PolicyFacts {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleName>,
     pub version: Arc<str>,
+    /// Are the values of its statements on record?
+    #[serde(skip_serializing_if = "ParameterRule::is_absent")]
+    pub parameters: ParameterRule,
 }
 
 /// One thing that happened. The journal adds when, the sequence number and the chain.
@@ -332,6 +337,10 @@ impl Doubtful {
     }
 }
 
+/// Bytes of a statement's text that a session keeps for its record: a text is told from others long before
+/// its end.
+pub const STATEMENT_TEXT_BYTES: usize = 64 << 10;
+
 /// One statement of a transaction.
 #[derive(Clone, Debug)]
 pub struct Statement {
@@ -340,6 +349,8 @@ pub struct Statement {
     pub text: Arc<str>,
     pub kind: &'static str,
     pub rows: Option<u64>,
+    /// Its values, where the rule wants them on record.
+    pub values: Option<Values>,
 }
 
 /// How much of the transaction the record covers.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::audit::entry::{Entry, ReadError, entries};
 use crate::audit::filter::{Filter, UNKNOWN, wanted};
@@ -31,6 +32,9 @@ pub struct Row {
     /// `None`: only the intent is on record. Whether it was committed is not known.
     pub outcome: Option<String>,
     pub scope: Option<String>,
+    /// How the values of its statements are on record: `hashed` or `plain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
     pub correlation: Vec<String>,
     pub statements: Vec<RowStatement>,
 }
@@ -40,6 +44,15 @@ pub struct RowStatement {
     pub fingerprint: String,
     pub kind: String,
     pub rows: Option<u64>,
+    /// As they are on record, where a rule wants it: values, or their hashes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub parameters_omitted: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub literals: Vec<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub literals_omitted: bool,
 }
 
 /// Collects the records of each transaction to a row.
@@ -120,6 +133,10 @@ fn row(entry: Entry) -> Row {
         fingerprint: one.fingerprint.to_owned(),
         kind: one.kind.to_owned(),
         rows: one.rows,
+        parameters: one.list("parameters").to_vec(),
+        parameters_omitted: one.is("parameters_omitted"),
+        literals: one.list("literals").to_vec(),
+        literals_omitted: one.is("literals_omitted"),
     });
     let statements = statements.collect();
     let text = |member| entry.text(member).map(str::to_owned);
@@ -141,6 +158,7 @@ fn row(entry: Entry) -> Row {
         xid,
         outcome,
         scope,
+        parameters: entry.policy.and_then(|policy| policy.parameters),
         correlation: entry.correlation.into_iter().map(|one| one.id).collect(),
         statements,
     }

@@ -11,11 +11,13 @@ use crate::audit::journal::{Durability, Journal, Settings};
 use crate::audit::key::{PublicKey, SigningKey, generate};
 use crate::audit::record::*;
 use crate::audit::retention::Retention;
+use crate::audit::values::{Bound, Values};
 use crate::domain::admin::AdminAction;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::correlation::{Correlation, CorrelationSource};
 use crate::domain::ids::SessionId;
 use crate::domain::outline::{OutlinedRole, OutlinedRule, PolicyFile, PolicyOutline};
+use crate::domain::parameters::ParameterRule;
 use crate::domain::target::Engine;
 
 /// A name that breaks out of HTML, CSV, CEF, syslog, terminals and JSON, where it is let.
@@ -79,6 +81,7 @@ pub(super) fn facts(subject: &str, role: &str, number: u8) -> Facts {
         policy: Some(PolicyFacts {
             rule: Some("order-consumers".into()),
             version: "0011223344556677".into(),
+            parameters: ParameterRule::Plain,
         }),
     }
 }
@@ -95,11 +98,19 @@ pub(super) fn stranger(number: u8) -> Facts {
     }
 }
 
+/// One parameter, as text.
+fn hostile_values() -> Values {
+    let length = u32::try_from(HOSTILE.len()).unwrap().to_be_bytes();
+    let bytes = [&[0, 0, 0, 1], &length[..], HOSTILE.as_bytes()].concat();
+    Values::Bound(Arc::new(Bound::new(&bytes, None)))
+}
+
 pub(super) fn transaction(number: u64, id: Option<u64>, kinds: &[&'static str]) -> Box<Transaction> {
     let statements = kinds.iter().map(|kind| Statement {
         text: format!("{kind} into orders values (1)").into(),
         kind,
         rows: Some(2),
+        values: Some(hostile_values()),
     });
     Box::new(Transaction {
         number,
@@ -151,6 +162,7 @@ pub(super) fn outline(role: &str, who: &str) -> PolicyOutline {
             who: who.to_owned(),
             role: Some(role.into()),
             deny: None,
+            parameters: ParameterRule::Hashed,
         }],
         operators: vec![],
         omitted: 0,

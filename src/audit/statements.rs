@@ -2,12 +2,17 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use crate::audit::group::Group;
+use crate::audit::line::{Detail, Origin, RelationNames};
 use crate::audit::record::Normalised;
 use crate::domain::target::Engine;
 use crate::sql::pg;
 use crate::sql::tsql::{self, Relations};
 
+/// A normalised text is cut to this: enough to recognise any statement, too little to fill a disk.
+const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Fingerprints that count as recorded. A text that returns after this many others is recorded
 /// again, which costs a line and loses nothing.
 const SEEN_MAX: usize = 16_384;
@@ -27,10 +32,10 @@ pub(super) struct Statements {
 
 /// A normalised text that has to be recorded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct New {
-    pub(super) text: String,
+struct New {
+    text: String,
     /// What the text names, where it can be read.
-    pub(super) relations: Option<Relations>,
+    relations: Option<Relations>,
 }
 
 impl Statements {
@@ -43,8 +48,32 @@ impl Statements {
         }
     }
 
+    /// The fingerprint. Before it the normalised text goes on record, if it was not yet.
+    pub(super) fn tell(
+        &mut self,
+        engine: Engine,
+        raw: &Arc<str>,
+        (origin, at): (&Origin, SystemTime),
+        group: &mut Group,
+    ) -> Arc<str> {
+        let (fingerprint, new) = self.fingerprint(engine, raw);
+        if let Some(New { text, relations }) = new {
+            let shown = text
+                .get(..text.floor_char_boundary(TEXT_BYTES_MAX))
+                .unwrap_or_default();
+            let detail = Detail::Seen {
+                fingerprint: &fingerprint,
+                text: shown,
+                truncated: shown.len() < text.len(),
+                relations: relations.as_ref().map(RelationNames::of),
+            };
+            group.note(origin, at, "statement.seen", detail);
+        }
+        fingerprint
+    }
+
     /// The fingerprint, and the normalised text if it has to be recorded now.
-    pub(super) fn fingerprint(&mut self, engine: Engine, raw: &Arc<str>) -> (Arc<str>, Option<New>) {
+    fn fingerprint(&mut self, engine: Engine, raw: &Arc<str>) -> (Arc<str>, Option<New>) {
         let key = (engine, Arc::clone(raw));
         if let Some(fingerprint) = self.known.get(&key)
             && self.seen.contains(&(engine, Arc::clone(fingerprint)))

@@ -82,6 +82,7 @@ fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
             text: "insert into t values ('hunter2')".into(),
             kind: "insert",
             rows: Some(1),
+            values: None,
         }],
         statements_omitted: 0,
         began: Still.now(),

@@ -19,19 +19,18 @@ use crate::audit::journal::{
     BATCHED_SYNC_EVERY, Durability, JournalError, NextKey, Queue, Queued, Receipt, Settings, Shared,
 };
 use crate::audit::key::{PublicKey, SigningKey};
-use crate::audit::line::{Detail, Envelope, Origin, RelationNames};
+use crate::audit::line::{Detail, Envelope, Origin, Told};
 use crate::audit::record::{Event, Facts, Normalised, Record};
 use crate::audit::reserve::{self, Reserve, Room};
 use crate::audit::rotation;
 use crate::audit::segment::{self, End, Files, SegmentFile, open_error};
-use crate::audit::statements::{New, Statements};
+use crate::audit::statements::Statements;
 use crate::audit::stored;
 use crate::audit::tree::Tree;
+use crate::audit::values::{Transcript, ValueKey};
 use crate::domain::clock::Clock;
 use crate::domain::target::Engine;
 
-/// A normalised text is cut to this: enough to recognise any statement, too little to fill a disk.
-const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Records of what has happened that are kept in memory while the disk fails, to be written when it works.
 const KEPT_MAX: usize = 16_384;
 
@@ -90,6 +89,8 @@ pub(super) struct Writer {
     /// The segment is complete: the next group begins another one.
     is_sealed: bool,
     statements: Statements,
+    /// Of the key that signs.
+    values: ValueKey,
     reserve: Reserve,
     heads: Option<Heads>,
     retention: Option<JoinHandle<()>>,
@@ -148,6 +149,7 @@ impl Writer {
         let reserve = Reserve::start(files.as_mut(), tuning.reserve);
         Ok(Self {
             statements: Statements::new(around.normalise),
+            values: ValueKey::of(&key),
             around,
             settings,
             key,
@@ -339,26 +341,20 @@ impl Writer {
 
     /// Adds one record, and before it the texts of its statements that were not recorded yet.
     fn add(&mut self, group: &mut Group, mut queued: Queued) {
-        let mut fingerprints = Vec::new();
+        let mut told = Vec::new();
         if let Event::TransactionIntent(transaction) | Event::TransactionOutcome { transaction, .. } =
             &queued.record.event
         {
-            let engine = queued.record.facts.engine.unwrap_or(Engine::Postgres);
+            let facts = &queued.record.facts;
+            let engine = facts.engine.unwrap_or(Engine::Postgres);
+            let rule = facts.policy.as_ref().map(|policy| policy.parameters);
+            let mut transcript = Transcript::new(rule.unwrap_or_default(), &self.values);
             for statement in &transaction.statements {
-                let (fingerprint, new) = self.statements.fingerprint(engine, &statement.text);
-                if let Some(New { text, relations }) = new {
-                    let shown = text
-                        .get(..text.floor_char_boundary(TEXT_BYTES_MAX))
-                        .unwrap_or_default();
-                    let detail = Detail::Seen {
-                        fingerprint: &fingerprint,
-                        text: shown,
-                        truncated: shown.len() < text.len(),
-                        relations: relations.as_ref().map(RelationNames::of),
-                    };
-                    group.note(&self.origin, queued.at, "statement.seen", detail);
-                }
-                fingerprints.push(fingerprint);
+                let place = (&self.origin, queued.at);
+                told.push(Told {
+                    fingerprint: self.statements.tell(engine, &statement.text, place, group),
+                    values: transcript.of(engine, statement),
+                });
             }
         }
         let record = &queued.record;
@@ -366,7 +362,7 @@ impl Writer {
         let mut envelope = Envelope::new(&self.origin, seq, queued.at, record.event.name());
         envelope.facts = Some(&record.facts);
         envelope.correlation = &record.correlation;
-        envelope.detail = Detail::of(&record.event, &fingerprints);
+        envelope.detail = Detail::of(&record.event, &told);
         if group.add(&envelope) {
             group.written.push((seq, queued));
         } else {
@@ -419,6 +415,7 @@ impl Writer {
         let (old, new) = (self.key.public().id(), next.key.public().id());
         tracing::info!(old, new, "the audit journal is signed with a new key");
         let NextKey { key, answer } = next;
+        self.values = ValueKey::of(&key);
         self.key = key;
         if let Some(answer) = answer {
             let _unheard = answer.send(Ok(()));

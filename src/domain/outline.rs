@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::domain::ids::{RoleName, RuleName};
+use crate::domain::parameters::ParameterRule;
 use crate::domain::target::{DatabaseName, TargetName};
 
 /// Files in an outline; an installation has a handful.
@@ -61,6 +62,9 @@ pub struct OutlinedRule {
     /// Why they get nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny: Option<String>,
+    /// Are the values of their statements on record?
+    #[serde(skip_serializing_if = "ParameterRule::is_absent")]
+    pub parameters: ParameterRule,
 }
 
 /// An `admin` rule.

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{RoleName, RuleName};
+use crate::domain::parameters::ParameterRule;
 use crate::domain::target::{DatabaseName, TargetName};
 
 #[must_use]
@@ -36,6 +37,7 @@ pub(super) struct Terms {
     pub(super) login_max_age: Duration,
     pub(super) limits: Limits,
     pub(super) correlation: CorrelationRule,
+    pub(super) parameters: ParameterRule,
 }
 
 /// Where a granted role lives.
@@ -99,6 +101,11 @@ impl Grant {
 
     pub const fn correlation(&self) -> CorrelationRule {
         self.terms.correlation
+    }
+
+    /// Are the values of statements on record?
+    pub const fn parameters(&self) -> ParameterRule {
+        self.terms.parameters
     }
 }
 

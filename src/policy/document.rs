@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::declaration::Privilege;
 use super::reading::{Block, BlockSchema, Many, Notes, Read, Whole, block, fragment, repeated};
 use super::scalar::{
-    AdminWord, CorrelationText, Count, ExpressionText, Flag, ObjectText, Patterns, ROLE_PATTERN, RoleText,
-    RoutineText, SchemaText, Span, Text, Version,
+    AdminWord, CorrelationText, Count, ExpressionText, Flag, ObjectText, ParametersText, Patterns,
+    ROLE_PATTERN, RoleText, RoutineText, SchemaText, Span, Text, Version,
 };
 use super::tree::{Node, Written};
 
@@ -71,6 +71,7 @@ fn grant_or_deny(rule: &RuleText, whole: Whole, notes: &mut Notes<'_>) {
             let idle = [
                 rule.limits.as_ref().map(|limits| limits.spot),
                 rule.correlation.as_ref().map(|correlation| correlation.spot),
+                rule.audit.as_ref().map(|audit| audit.spot),
             ];
             for spot in idle.into_iter().flatten() {
                 notes.add(spot, "has no effect in a rule that denies; remove it");
@@ -183,17 +184,30 @@ block! {
         limits: Option<Written<LimitsText>>,
         /// Whether a transaction that writes must carry a correlation id of its client's. Default optional.
         correlation: Option<Written<CorrelationText>>,
+        /// What else goes on record of their work.
+        audit: Option<Written<AuditText>>,
     }
     later {
         "statements": GUARD_LATER,
-        "audit": "recording parameters arrives later",
         "guardrails": "tags and guardrails arrive later",
         "tags": "tags and guardrails arrive later",
     }
     check grant_or_deny, {"oneOf": [
         {"required": ["grant"], "not": {"required": ["deny"]}},
-        {"required": ["deny"], "not": {"anyOf": [{"required": ["limits"]}, {"required": ["correlation"]}]}},
+        {"required": ["deny"], "not": {"anyOf": [
+            {"required": ["limits"]}, {"required": ["correlation"]}, {"required": ["audit"]},
+        ]}},
     ]}
+}
+
+block! {
+    /// What else goes on record of the work under a rule.
+    struct AuditText, "`audit`" {
+        /// Parameters and literals of statements: absent (the default), hashed with a key, or plain.
+        parameters: Written<ParametersText>,
+    }
+    later {}
+    check no_check, {}
 }
 
 block! {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::domain::access::AccessRequest;
 use crate::domain::ids::{RoleName, RuleName};
+use crate::domain::parameters::ParameterRule;
 
 use super::compile::{Policy, shown};
 use super::decide::is_here;
@@ -45,6 +46,7 @@ pub struct ExplainedTerms {
     pub login_max_age_seconds: u64,
     pub limits: Limits,
     pub correlation: CorrelationRule,
+    pub parameters: ParameterRule,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -173,6 +175,7 @@ impl ExplainedTerms {
             login_max_age_seconds: grant.login_max_age().as_secs(),
             limits: grant.limits().clone(),
             correlation: grant.correlation(),
+            parameters: grant.parameters(),
         }
     }
 }
@@ -259,6 +262,9 @@ impl fmt::Display for Explanation {
             }
             if terms.correlation == CorrelationRule::Required {
                 write!(f, ", correlation required")?;
+            }
+            if !terms.parameters.is_absent() {
+                write!(f, ", parameters {}", terms.parameters.label())?;
             }
             writeln!(f)?;
         }

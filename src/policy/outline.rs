@@ -4,6 +4,7 @@ use crate::domain::outline::{
     OUTLINE_ENTRIES_MAX, OUTLINE_FILES_MAX, OutlinedOperator, OutlinedRole, OutlinedRule, PolicyOutline,
     first, outlined,
 };
+use crate::domain::parameters::ParameterRule;
 
 use super::admin::AdminRule;
 use super::compile::Policy;
@@ -53,15 +54,16 @@ fn grant(grant: &GrantDeclaration) -> String {
 }
 
 fn rule(rule: &Rule) -> OutlinedRule {
-    let (role, deny) = match &rule.effect {
-        Effect::Grant { role, .. } => (Some(role.clone()), None),
-        Effect::Deny(why) => (None, Some(outlined(why.to_string()))),
+    let (role, deny, parameters) = match &rule.effect {
+        Effect::Grant { role, terms } => (Some(role.clone()), None, terms.parameters),
+        Effect::Deny(why) => (None, Some(outlined(why.to_string())), ParameterRule::Absent),
     };
     OutlinedRule {
         rule: rule.name.clone(),
         who: who(&rule.matcher),
         role,
         deny,
+        parameters,
     }
 }
 

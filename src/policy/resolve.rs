@@ -9,6 +9,7 @@ use cel::Env;
 
 use crate::domain::ids::{ProviderName, RoleName, RuleName};
 use crate::domain::mistake::Place;
+use crate::domain::parameters::ParameterRule;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
 use super::admin::AdminRule;
@@ -17,8 +18,8 @@ use super::compile::{Sheet, Surroundings, TargetFacts, shown};
 use super::decision::{CorrelationRule, Limits, Terms};
 use super::declaration::{GrantDeclaration, Objects, RoleDeclaration};
 use super::document::{
-    AdminText, CaseText, Document, ExpectText, GrantText, GrantedText, IdentityText, LimitsText, On,
-    RoleBody, RuleText,
+    AdminText, AuditText, CaseText, Document, ExpectText, GrantText, GrantedText, IdentityText, LimitsText,
+    On, RoleBody, RuleText,
 };
 use super::expression::Expression;
 use super::glob::Glob;
@@ -280,6 +281,7 @@ fn rule(written: &RuleText, names: &Names<'_>, env: &Arc<Env>, notes: &mut Notes
                 role: RoleName::new(&granted.role.value.0),
                 terms: Terms {
                     correlation: correlation(written.correlation.as_ref()),
+                    parameters: parameters(written.audit.as_ref()),
                     ..terms(granted, limits.map(|limits| &limits.value), notes)
                 },
             })
@@ -377,6 +379,7 @@ fn terms(granted: &GrantedText, written: Option<&LimitsText>, notes: &mut Notes<
         login_max_age,
         limits: written.map_or_else(Limits::default, |written| limits(written, &mut span)),
         correlation: CorrelationRule::default(),
+        parameters: ParameterRule::default(),
     }
 }
 
@@ -385,6 +388,10 @@ fn correlation(written: Option<&Written<CorrelationText>>) -> CorrelationRule {
         Some(CorrelationText::Required) => CorrelationRule::Required,
         Some(CorrelationText::Optional) | None => CorrelationRule::Optional,
     }
+}
+
+fn parameters(written: Option<&Written<AuditText>>) -> ParameterRule {
+    written.map_or_else(ParameterRule::default, |audit| audit.value.parameters.value.0)
 }
 
 /// Reads a duration: what was written, or a default, and the bounds that it must keep.

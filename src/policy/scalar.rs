@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::domain::admin::AdminAction;
+use crate::domain::parameters::ParameterRule;
 
 use super::declaration::Privilege;
 use super::reading::{Many, Notes, Read, fragment, inline_schema};
@@ -219,6 +220,24 @@ impl Read for CorrelationText {
                 None
             }
         }
+    }
+}
+
+/// What becomes of parameters and literals in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ParametersText(pub(super) ParameterRule);
+
+inline_schema!(ParametersText, {"type": "string", "enum": ["absent", "hashed", "plain"]});
+
+impl Read for ParametersText {
+    fn read(node: &Written<Node>, notes: &mut Notes<'_>) -> Option<Self> {
+        let rules = [ParameterRule::Absent, ParameterRule::Hashed, ParameterRule::Plain];
+        let text = text(node, notes)?;
+        let found = rules.into_iter().find(|rule| rule.label() == text);
+        if found.is_none() {
+            notes.add(node.spot, "expected `absent`, `hashed` or `plain`");
+        }
+        found.map(Self)
     }
 }
 

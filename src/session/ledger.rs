@@ -7,12 +7,17 @@ use std::time::SystemTime;
 
 use crate::audit::Lsn;
 use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
+use crate::audit::values::{Called, Values};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
 use crate::domain::ids::SessionId;
 use crate::domain::incarnation::Incarnation;
 use crate::session::counters::TargetCounters;
 use crate::sql::Kind;
 use crate::sql::correlation::{Reach, SetCorrelation};
+
+mod allowance;
+
+pub(super) use allowance::Allowance;
 
 /// Statements of one transaction that are named in its record; the rest is counted.
 const STATEMENTS_MAX: usize = 200;
@@ -54,6 +59,21 @@ struct Work {
     is_marked: bool,
 }
 
+impl Work {
+    fn note(&mut self, text: &Arc<str>, kind: Kind, values: Option<Values>) {
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.omitted += 1;
+            return;
+        }
+        self.statements.push(Statement {
+            text: text.clone(),
+            kind: kind.label(),
+            rows: None,
+            values,
+        });
+    }
+}
+
 /// All transactions of one session, one at a time.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -76,6 +96,7 @@ pub(super) struct Ledger {
     /// The names of prepared transactions in statements that were sent and are not completed.
     gids: VecDeque<Option<Arc<str>>>,
     counters: Arc<TargetCounters>,
+    allowance: Allowance,
     /// The life of the server that this session's connection is of, as far as anybody knew.
     incarnation: Option<Incarnation>,
 }
@@ -89,6 +110,7 @@ impl Ledger {
         counters: Arc<TargetCounters>,
     ) -> Self {
         Self {
+            allowance: Allowance::of(&facts),
             facts,
             session,
             backend,
@@ -108,6 +130,24 @@ impl Ledger {
     /// The same, of a connection to a server in this life.
     pub(super) fn of_incarnation(self, incarnation: Option<Incarnation>) -> Self {
         Self { incarnation, ..self }
+    }
+
+    /// What may be kept of the values of the transaction at hand.
+    pub(super) const fn allowance(&mut self) -> &mut Allowance {
+        &mut self.allowance
+    }
+
+    /// Keeps a request with calls of procedures, whose statements are noted next.
+    pub(super) fn keep_calls(&mut self, payload: &[u8], is_whole: bool) -> Option<Arc<Called>> {
+        if self.work.is_none() {
+            self.allowance.renew();
+        }
+        self.allowance.called(payload, is_whole)
+    }
+
+    /// Does the rule want values on record?
+    pub(super) const fn wants_values(&self) -> bool {
+        self.allowance.is_wanted()
     }
 
     /// Transactions on record so far.
@@ -144,14 +184,14 @@ impl Ledger {
     }
 
     /// A statement was sent.
-    pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
+    pub(super) fn statement(&mut self, text: &Arc<str>, kind: Kind, values: Option<Values>, now: SystemTime) {
         self.running.push_back((kind, now, true));
-        self.again(text, kind, now);
+        self.again(text, kind, values, now);
     }
 
     /// A statement that is on record may be part of what comes behind it as well: its text began several
     /// transactions.
-    pub(super) fn again(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
+    pub(super) fn again(&mut self, text: &Arc<str>, kind: Kind, values: Option<Values>, now: SystemTime) {
         let is_nothing = kind.is_inert() && self.work.is_none();
         if kind.controls_transaction() || is_nothing || !IS_AUDITED {
             return;
@@ -164,34 +204,18 @@ impl Ledger {
             work.is_marked = false;
         }
         work.partial |= kind.may_commit_itself();
-        if work.statements.len() < STATEMENTS_MAX {
-            work.statements.push(Statement {
-                text: text.clone(),
-                kind: kind.label(),
-                rows: None,
-            });
-        } else {
-            work.omitted += 1;
-        }
+        work.note(text, kind, values);
     }
 
     /// A statement was sent that is proven to write nothing: it is on record only as part of a transaction
     /// that writes.
-    pub(super) fn read(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
+    pub(super) fn read(&mut self, text: &Arc<str>, kind: Kind, values: Option<Values>, now: SystemTime) {
         self.running.push_back((kind, now, self.work.is_some()));
         let Some(work) = &mut self.work else { return };
         if kind.controls_transaction() || kind.is_inert() {
             return;
         }
-        if work.statements.len() < STATEMENTS_MAX {
-            work.statements.push(Statement {
-                text: text.clone(),
-                kind: kind.label(),
-                rows: None,
-            });
-        } else {
-            work.omitted += 1;
-        }
+        work.note(text, kind, values);
     }
 
     /// Statements were sent that name prepared transactions.
@@ -505,96 +529,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
-
-    struct Fixed;
-    impl std::fmt::Debug for Fixed {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Fixed")
-        }
-    }
-    impl crate::domain::Random for Fixed {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(7);
-        }
-    }
-
-    fn ledger() -> Ledger {
-        let startup = Correlation::new("boot", CorrelationSource::Startup);
-        Ledger::new(
-            Arc::new(Facts::default()),
-            SessionId::random(&Fixed),
-            42,
-            startup,
-            Arc::default(),
-        )
-    }
-
-    fn ids(record: &Record) -> Vec<&str> {
-        record.correlation.iter().map(|it| it.id.as_ref()).collect()
-    }
-
-    fn set(value: &str, reach: Reach) -> SetCorrelation {
-        SetCorrelation {
-            setting: crate::sql::correlation::Setting::CorrelationId,
-            reach,
-            parameter: None,
-            value: Correlation::new(value, CorrelationSource::Set),
-        }
-    }
-
-    #[test]
-    fn a_local_id_beats_the_start_up_and_ends_with_its_transaction() {
-        let mut ledger = ledger();
-        let text: Arc<str> = Arc::from("insert");
-        ledger.began(NOW);
-        ledger.set_correlation(&set("message-1", Reach::Transaction), true, NOW);
-        ledger.statement(&text, Kind::Insert, NOW);
-        ledger.learned(Some(700));
-        let record = ledger.close(Outcome::Committed, NOW).unwrap();
-        assert_eq!(ids(&record), ["message-1"]);
-        ledger.statement(&text, Kind::Insert, NOW);
-        assert_eq!(ids(&ledger.close(Outcome::Committed, NOW).unwrap()), ["boot"]);
-    }
-
-    #[test]
-    fn a_rollback_returns_to_the_earlier_session_id() {
-        let mut ledger = ledger();
-        let text: Arc<str> = Arc::from("insert");
-        ledger.set_correlation(&set("a", Reach::Session), false, NOW);
-        ledger.began(NOW);
-        ledger.set_correlation(&set("b", Reach::Session), true, NOW);
-        ledger.statement(&text, Kind::Insert, NOW);
-        assert_eq!(ids(&ledger.close(Outcome::Aborted, NOW).unwrap()), ["a", "b"]);
-        ledger.statement(&text, Kind::Insert, NOW);
-        assert_eq!(ids(&ledger.close(Outcome::Committed, NOW).unwrap()), ["a"]);
-    }
-
-    #[test]
-    fn transactions_without_work_leave_no_record() {
-        let mut ledger = ledger();
-        ledger.began(NOW);
-        ledger.statement(&Arc::from("set x = 1"), Kind::Set, NOW);
-        assert!(ledger.close(Outcome::Committed, NOW).is_none());
-    }
-
-    #[test]
-    fn row_counts_reach_their_statements() {
-        let mut ledger = ledger();
-        ledger.statement(&Arc::from("begin"), Kind::Begin, NOW);
-        ledger.statement(&Arc::from("insert"), Kind::Insert, NOW);
-        ledger.statement(&Arc::from("update"), Kind::Update, NOW);
-        for rows in [None, Some(3), Some(2)] {
-            ledger.completed(rows, NOW);
-        }
-        let record = ledger.close(Outcome::Committed, NOW).unwrap();
-        let Event::TransactionOutcome { transaction, .. } = record.event else {
-            panic!()
-        };
-        let rows: Vec<_> = transaction.statements.iter().map(|it| it.rows).collect();
-        assert_eq!(rows, [Some(3), Some(2)]);
-    }
-}
+mod tests;

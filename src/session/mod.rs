@@ -45,6 +45,7 @@ use crate::domain::clock::{Clock, Random};
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
 use crate::domain::ids::SessionId;
+use crate::domain::parameters::ParameterRule;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode, Refuse};
 use crate::domain::target::TargetName;
 use crate::identity::Tickets;
@@ -446,14 +447,22 @@ fn decide(
     };
     match policy.decide(&request) {
         Decision::Allow(grant) => {
-            let rule = Some(grant.rule().clone());
-            facts.policy = Some(PolicyFacts { rule, version });
+            facts.policy = Some(PolicyFacts {
+                rule: Some(grant.rule().clone()),
+                version,
+                parameters: grant.parameters(),
+            });
             facts.role = Some(grant.role().clone());
             Ok(grant)
         }
         Decision::Deny(denial) => {
             let rule = denial.rule;
-            facts.policy = Some(PolicyFacts { rule, version });
+            let parameters = ParameterRule::Absent;
+            facts.policy = Some(PolicyFacts {
+                rule,
+                version,
+                parameters,
+            });
             let own_roles = denial.own_roles;
             Err(refused(
                 facts,

@@ -7,10 +7,13 @@ pub mod escape;
 pub mod fingerprint;
 pub mod kind;
 pub mod lexer;
+pub mod literals;
 pub mod pg;
 pub mod reading;
+pub mod standard;
 pub mod tsql;
 
 pub use fingerprint::normalise;
 pub use kind::Kind;
+pub use literals::literals;
 pub use reading::{Reading, read};

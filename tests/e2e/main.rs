@@ -47,3 +47,4 @@ mod sinks;
 mod sqlserver;
 mod tickets;
 mod timers;
+mod values;

@@ -212,6 +212,7 @@ fn unmapped(entry: &Entry) -> Value {
     keep("login", entry.login.as_deref().into());
     if let Some(policy) = &entry.policy {
         keep("policy", json!({"rule": policy.rule, "version": policy.version}));
+        keep("parameters", policy.parameters.as_deref().into());
     }
     if let Some(identity) = &entry.identity {
         keep("client_id", identity.client_id.as_deref().into());

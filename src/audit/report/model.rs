@@ -146,6 +146,9 @@ pub struct Permit {
     pub who: String,
     pub role: Option<String>,
     pub deny: Option<String>,
+    /// How the values of their statements are on record, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
 }
 
 /// An `admin` rule of the policy.

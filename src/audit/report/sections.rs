@@ -107,7 +107,10 @@ fn outlined(versions: &[PolicyVersion]) -> (Table, Table) {
         omitted += outline.omitted;
         for permit in &outline.permits {
             let gets = match (&permit.role, &permit.deny) {
-                (Some(role), _) => role.clone(),
+                (Some(role), _) => match &permit.parameters {
+                    Some(recorded) => format!("{role}; parameters {recorded}"),
+                    None => role.clone(),
+                },
                 (None, deny) => format!("nothing: {}", deny.as_deref().unwrap_or_default()),
             };
             permits.push(vec![

@@ -11,6 +11,7 @@ use crate::audit::rotation::Keys;
 use crate::cli::{Answer, Failure, check, with_causes};
 
 mod export;
+mod hash;
 mod output;
 mod prove;
 mod report;
@@ -35,6 +36,7 @@ enum What {
     Show(Box<show::Arguments>),
     Report(report::Arguments),
     Export(Box<export::Arguments>),
+    Hash(hash::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
@@ -45,6 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
         What::VerifyProof(arguments) => verify_proof::run(arguments),
         What::Report(arguments) => report::run(arguments),
         What::Export(arguments) => export::run(arguments),
+        What::Hash(arguments) => hash::run(arguments),
     }
 }
 

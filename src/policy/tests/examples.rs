@@ -26,7 +26,7 @@ const EVERYTHING: &str = r#"{"version": 1,
   {"name": "r", "identity": {"provider": "p", "client_id": "c", "subject": ["s", "u*"], "tenant": "t", "roles": ["r"],
     "groups": "g", "scopes": "*", "when": "claims.a == 1"},
    "grant": {"role": "a", "login_ttl": "30m", "session_max": "8h", "login_max_age": "7d"},
-   "limits": {"sessions": 3}, "correlation": "optional"},
+   "limits": {"sessions": 3}, "correlation": "optional", "audit": {"parameters": "hashed"}},
   {"name": "n", "identity": {"provider": "p"}, "deny": "gone"}],
 "admin": [{"name": "o", "identity": {"provider": "p", "groups": "g"}, "allow": ["read", "sessions.kill", "all"]}],
 "cases": [

@@ -58,6 +58,13 @@ fn the_caret_stands_under_what_is_wrong() {
 3 |   - {name: x, identity: {provider: dev}, grant: {role: reader}, correlation: needed}
   |                                                                              ^",
         ),
+        (
+            rule("{name: x, identity: {provider: dev}, grant: {role: reader}, audit: {parameters: yes}}"),
+            "p/b.yaml:3:85: expected `absent`, `hashed` or `plain`
+  |
+3 |   - {name: x, identity: {provider: dev}, grant: {role: reader}, audit: {parameters: yes}}
+  |                                                                                     ^",
+        ),
     ];
     for (text, expected) in rows {
         assert_eq!(printed(&text), expected);
@@ -162,6 +169,14 @@ const RULES: &[(&str, &str)] = &[
         "name: x, identity: {provider: dev}, grant: {role: reader}, limits: {sessions: -1}",
         "whole number from 1",
     ),
+    (
+        "name: x, identity: {provider: dev}, grant: {role: reader}, audit: {}",
+        "`audit` lacks the key `parameters`",
+    ),
+    (
+        "name: x, identity: {provider: dev}, deny: left, audit: {parameters: plain}",
+        "has no effect in a rule that denies",
+    ),
 ];
 
 #[test]
@@ -179,7 +194,6 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
     let rule = |key: &str| format!("version: 1\nrules:\n  - {{{grant}, {key}}}\n");
     let rows = [
         rule("statements: {kinds: [select]}"),
-        rule("audit: {parameters: plain}"),
         rule("tags: [pii]"),
         rule("guardrails: []"),
         "version: 1\nguardrails: []\n".to_owned(),
@@ -194,6 +208,9 @@ fn what_is_not_enforced_yet_is_refused_with_that_reason() {
     }
     for good in ["optional", "required"] {
         assert_eq!(mistakes(&rule(&format!("correlation: {good}"))), []);
+    }
+    for good in ["absent", "hashed", "plain"] {
+        assert_eq!(mistakes(&rule(&format!("audit: {{parameters: {good}}}"))), []);
     }
 }
 

@@ -7,7 +7,7 @@ fn an_outline_names_files_roles_and_who_may_have_them() {
     let policy = policy(
         "  - {name: w, identity: {provider: dev, client_id: [a, 'b-*'], roles: [W], when: \"claims.x == 1\"}, grant: {role: writer}}
   - {name: d, identity: {provider: okta, subject: 'former-*'}, deny: \"left\"}
-  - {name: x, identity: {provider: dev}, grant: {role: rescue}}
+  - {name: x, identity: {provider: dev}, grant: {role: rescue}, audit: {parameters: plain}}
 admin:
   - {name: o, identity: {provider: okta, groups: [ops]}, allow: [sessions.list, reload]}
 ",
@@ -16,7 +16,7 @@ admin:
     let expected = serde_json::json!([
         {"rule": "w", "who": "provider dev, client_id a or b-*, roles W, when claims.x == 1", "role": "writer"},
         {"rule": "d", "who": "provider okta, subject former-*", "deny": "left"},
-        {"rule": "x", "who": "provider dev", "role": "rescue"},
+        {"rule": "x", "who": "provider dev", "role": "rescue", "parameters": "plain"},
     ]);
     assert_eq!(outline["permits"], expected);
     assert_eq!(

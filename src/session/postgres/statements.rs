@@ -7,9 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::audit::values::{ParameterTypes, Values};
+use crate::session::ledger::Allowance;
 use crate::session::postgres::proofs::{Judged, Memory, Proofs};
 use crate::sql::Kind;
 use crate::sql::correlation::SetCorrelation;
+use crate::wire::pg::bound::{self, Parameters};
 use crate::wire::pg::from_client;
 
 /// Names that one session may keep; a driver's cache holds some hundreds. Beyond it new names are
@@ -28,9 +31,16 @@ pub(super) struct Prepared {
     /// The names of prepared transactions in it.
     pub(super) gids: Vec<Option<Arc<str>>>,
     pub(super) memory: Memory,
+    /// Where the values of its parameters go on record.
+    pub(super) types: Option<Arc<ParameterTypes>>,
 }
 
 impl Prepared {
+    /// What it takes of the room for texts.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.types.as_ref().map_or(0, |types| types.bytes())
+    }
+
     /// What a name stands for that nobody here knows: a statement of SQL's PREPARE, a cursor.
     pub(super) fn unknown() -> Arc<Self> {
         Arc::new(Self::nameless("/* prepared outside of the protocol */"))
@@ -47,6 +57,7 @@ impl Prepared {
             sets: Vec::new(),
             gids: Vec::new(),
             memory: Memory::illegible(),
+            types: None,
         }
     }
 }
@@ -59,8 +70,20 @@ pub(super) struct Portal {
     pub(super) sets: Vec<SetCorrelation>,
     /// Was it a plain read when it was bound? Its plan was made then, and outlives what it calls.
     pub(super) plain: bool,
+    /// Its parameters, where they go on record: with its first part.
+    pub(super) values: Option<Values>,
     /// Was it executed before? A portal that is fetched in parts is one statement on record.
     pub(super) executed: bool,
+}
+
+/// What an Execute brings with it.
+#[derive(Debug, Default)]
+pub(super) struct Execution {
+    /// What it sets of the correlation id.
+    pub(super) sets: Vec<SetCorrelation>,
+    /// Is it the portal's first part?
+    pub(super) first: bool,
+    pub(super) values: Option<Values>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +93,9 @@ pub(super) struct Statements {
     /// Sent and not answered yet, in order.
     parsing: VecDeque<(Vec<u8>, Arc<Prepared>)>,
     binding: VecDeque<(Vec<u8>, Portal)>,
-    /// Bytes of texts in `confirmed` and `parsing`.
+    /// Whose parameters the server was asked to describe, where their values go on record.
+    describing: VecDeque<(Vec<u8>, Arc<Prepared>)>,
+    /// Bytes of texts and types in `confirmed` and `parsing`.
     bytes: usize,
 }
 
@@ -78,18 +103,18 @@ impl Statements {
     /// A Parse was sent. What no longer fits is remembered as unknown, which costs a careful
     /// treatment and no memory.
     pub(super) fn parse(&mut self, name: &[u8], statement: Prepared) {
-        let fits = self.bytes + statement.text.len() <= TEXTS_BYTES_MAX;
+        let fits = self.bytes + statement.bytes() <= TEXTS_BYTES_MAX;
         let statement = if fits {
             statement
         } else {
             Prepared::nameless("/* one of too many texts */")
         };
-        self.bytes += statement.text.len();
+        self.bytes += statement.bytes();
         self.parsing.push_back((name.to_vec(), Arc::new(statement)));
     }
 
     fn forget(&mut self, statement: Option<Arc<Prepared>>) {
-        self.bytes -= statement.map_or(0, |statement| statement.text.len());
+        self.bytes -= statement.map_or(0, |statement| statement.bytes());
     }
 
     /// Does a Bind of this statement carry a correlation id among its parameters?
@@ -100,7 +125,13 @@ impl Statements {
 
     /// A Bind was sent, with this body as far as it is here. It runs what the statement calls with
     /// constants, and makes what SQL's FETCH can run.
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8], proofs: &mut Proofs) {
+    pub(super) fn bind(
+        &mut self,
+        (portal, statement): (&[u8], &[u8]),
+        body: &[u8],
+        proofs: &mut Proofs,
+        allowance: &mut Allowance,
+    ) {
         let statement = self.named(statement).cloned().unwrap_or_else(Prepared::unknown);
         let judged = statement.judged(proofs);
         proofs.runs(statement.kind, &judged);
@@ -112,6 +143,7 @@ impl Statements {
         let portal_of = Portal {
             sets: bound.collect(),
             plain: judged.is_plain_read(),
+            values: values(body, statement.types.as_ref(), allowance),
             executed: false,
             statement,
         };
@@ -126,16 +158,44 @@ impl Statements {
             .or_else(|| self.confirmed.get(statement))
     }
 
-    /// An Execute is about to be sent. Returns what it sets of the correlation id, and
-    /// whether this is the portal's first part.
-    pub(super) fn execute(&mut self, portal: &[u8]) -> (Vec<SetCorrelation>, bool) {
+    /// An Execute is about to be sent.
+    pub(super) fn execute(&mut self, portal: &[u8]) -> Execution {
         let mut latest = self.binding.iter_mut().rev().filter(|(name, _)| name == portal);
         let latest = latest.next().map(|(_, it)| it);
         let Some(found) = latest.or_else(|| self.portals.get_mut(portal)) else {
-            return (Vec::new(), true);
+            return Execution {
+                first: true,
+                ..Execution::default()
+            };
         };
-        let first = !std::mem::replace(&mut found.executed, true);
-        (std::mem::take(&mut found.sets), first)
+        Execution {
+            first: !std::mem::replace(&mut found.executed, true),
+            sets: std::mem::take(&mut found.sets),
+            values: found.values.take(),
+        }
+    }
+
+    /// A Describe of this statement was sent, and the server will tell its types.
+    pub(super) fn describe(&mut self, name: &[u8]) {
+        let statement = self.named(name).cloned().unwrap_or_else(Prepared::unknown);
+        self.describing.push_back((name.to_vec(), statement));
+    }
+
+    /// The server told the types of the oldest statement that it was asked for.
+    pub(super) fn described(&mut self, types: &[u8]) {
+        let Some((name, statement)) = self.describing.pop_front() else {
+            return;
+        };
+        let current = self.confirmed.get(&name);
+        // Of one whose name means something else by now nothing more is kept.
+        if let Some(known) = &statement.types
+            && current.is_some_and(|current| Arc::ptr_eq(current, &statement))
+            && self.bytes + types.len() <= TEXTS_BYTES_MAX
+        {
+            self.bytes -= statement.bytes();
+            known.told(types);
+            self.bytes += statement.bytes();
+        }
     }
 
     /// What an Execute of this portal would run, and whether it was a plain read when it was bound.
@@ -192,6 +252,7 @@ impl Statements {
             self.forget(Some(statement));
         }
         self.binding.clear();
+        self.describing.clear();
     }
 
     /// A transaction ended: its portals are gone.
@@ -212,15 +273,31 @@ impl Statements {
         let bytes = &mut self.bytes;
         self.confirmed.retain(|_, statement| {
             let kept = !statement.kind.is_inert();
-            *bytes -= if kept { 0 } else { statement.text.len() };
+            *bytes -= if kept { 0 } else { statement.bytes() };
             kept
         });
+    }
+}
+
+/// The parameters of a Bind, if they go on record and there are any.
+fn values(body: &[u8], types: Option<&Arc<ParameterTypes>>, allowance: &mut Allowance) -> Option<Values> {
+    if !allowance.is_wanted() {
+        return None;
+    }
+    let kept = bound::behind_names(body).filter(|rest| {
+        // Not even their number is here, or there are some.
+        Parameters::read(rest).is_none_or(|parameters| parameters.left() > 0)
+    });
+    match kept {
+        Some(rest) => allowance.bound(rest, types),
+        None => allowance.of_text(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::record::Facts;
 
     fn prepared(kind: Kind) -> Prepared {
         Prepared {
@@ -229,11 +306,13 @@ mod tests {
             sets: vec![],
             gids: vec![],
             memory: Memory::illegible(),
+            types: None,
         }
     }
 
     fn bind(statements: &mut Statements, portal: &[u8], name: &[u8]) {
-        statements.bind(portal, name, b"", &mut Proofs::new(None, &[]));
+        let mut allowance = Allowance::of(&Facts::default());
+        statements.bind((portal, name), b"", &mut Proofs::new(None, &[]), &mut allowance);
     }
 
     #[test]
@@ -245,6 +324,7 @@ mod tests {
             sets: vec![],
             gids: vec![],
             memory: Memory::illegible(),
+            types: None,
         };
         for name in [b"a", b"b", b"c"] {
             statements.parse(name, large());
@@ -285,9 +365,9 @@ mod tests {
         statements.parse(b"", prepared(Kind::Insert));
         bind(&mut statements, b"", b"");
         assert_eq!(statements.peek(b"").0.kind, Kind::Insert);
-        assert!(statements.execute(b"").1);
+        assert!(statements.execute(b"").first);
         assert!(
-            !statements.execute(b"").1,
+            !statements.execute(b"").first,
             "a second Execute continues the portal"
         );
     }

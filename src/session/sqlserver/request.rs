@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::audit::values::{Called, Values};
 use crate::domain::correlation::{Correlation, CorrelationSource};
 use crate::domain::refusal::Reason;
+use crate::session::ledger::Allowance;
 use crate::sql::Kind;
 use crate::sql::correlation::{Reach, SetCorrelation, Setting};
 use crate::sql::tsql::correlation::{Key, SetContext, Value as SetValue, key, parameter_place};
@@ -47,6 +49,10 @@ pub(super) struct Prepared {
 pub(super) struct Plan {
     /// For the record, in order.
     pub(super) statements: Vec<(Arc<str>, Kind)>,
+    /// Which statement is the first of which call, where the values of calls go on record.
+    pub(super) calls: Vec<(usize, usize)>,
+    /// The request, as far as it was here by then.
+    pub(super) payload: Option<Arc<Called>>,
     /// Proven to write nothing and to end nothing.
     pub(super) plain_read: bool,
     /// Of all that it runs, in order.
@@ -101,10 +107,10 @@ impl Texts {
     }
 
     /// Understands a request. `None`: more of it must be seen first.
-    pub(super) fn understand(&mut self, request: &Request<'_>) -> Option<Plan> {
+    pub(super) fn understand(&mut self, request: &Request<'_>, wants_values: bool) -> Option<Plan> {
         let mut plan = match request {
             Request::Batch(batch) => self.batch(batch)?,
-            Request::Rpc(calls) => self.calls(calls)?,
+            Request::Rpc(calls) => self.calls(calls, wants_values)?,
             Request::Transaction(headers, request) => managed(headers, request),
             Request::Bulk => self.rows(),
         };
@@ -156,7 +162,7 @@ impl Texts {
         }
     }
 
-    fn calls(&self, calls: &Calls<'_>) -> Option<Plan> {
+    fn calls(&self, calls: &Calls<'_>, wants_values: bool) -> Option<Plan> {
         let mut plan = Plan {
             plain_read: !calls.calls.is_empty(),
             is_rpc: true,
@@ -171,9 +177,12 @@ impl Texts {
             return Some(plan);
         }
         // A text that is cut is waited for; of what stands behind it only the last call may be unseen.
-        for call in &calls.calls {
+        for (index, call) in calls.calls.iter().enumerate() {
             if call.statement().is_some_and(|statement| statement.is_cut) {
                 return None;
+            }
+            if wants_values {
+                plan.calls.push((plan.statements.len(), index));
             }
             self.call(call, &mut plan);
         }
@@ -265,6 +274,22 @@ impl Texts {
 }
 
 impl Plan {
+    /// What goes on record of the values of this statement.
+    pub(super) fn values(&self, statement: usize, allowance: &Allowance) -> Option<Values> {
+        // Of several calls that begin here all but the last one run nothing.
+        let mut begins = self.calls.iter().rev().filter(|(first, _)| *first == statement);
+        let Some((_, call)) = begins.next() else {
+            return allowance.of_text();
+        };
+        match &self.payload {
+            Some(request) => Some(Values::Called {
+                request: Arc::clone(request),
+                call: *call,
+            }),
+            None => allowance.is_wanted().then_some(Values::Omitted),
+        }
+    }
+
     /// A text that is run.
     fn run(&mut self, text: &str, reading: &Reading, value: impl Fn(&str) -> Option<String>) {
         let statements = reading.statements.iter().map(|statement| {

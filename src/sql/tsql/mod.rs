@@ -9,6 +9,7 @@ pub mod correlation;
 mod escape;
 pub mod fingerprint;
 pub mod lexer;
+pub mod literals;
 pub mod name;
 pub mod pins;
 mod plain;
@@ -20,6 +21,7 @@ pub mod statements;
 pub mod transaction;
 
 pub use fingerprint::{normalise, normalise_call};
+pub use literals::literals;
 pub use name::Name;
 pub use pins::{Pin, Pins};
 pub use procedures::{Meaning, known};

@@ -29,4 +29,5 @@ pub mod tls_wrap;
 pub mod token;
 pub mod turn;
 pub mod utf16;
+mod value;
 pub mod version;

@@ -13,6 +13,8 @@ use crate::wire::tds::request::Seen;
 use crate::wire::tds::table;
 use crate::wire::tds::utf16::Utf16;
 
+pub mod values;
+
 /// In place of the length of a name: a number follows.
 const BY_NUMBER: u16 = 0xFFFF;
 

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::audit::record::STATEMENT_TEXT_BYTES;
+use crate::audit::values::ParameterTypes;
 use crate::domain::refusal::Reason;
 use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
 use crate::session::ledger::IS_AUDITED;
 use crate::session::postgres::proofs::{Judged as Judgement, Memory};
-use crate::session::postgres::statements::Prepared;
+use crate::session::postgres::statements::{Execution, Prepared};
 use crate::sql;
 use crate::sql::correlation::{SetCorrelation, Setting};
+use crate::sql::standard::with_escapes;
 use crate::sql::{Kind, Reading};
 use crate::wire::pg::frame::{self, HEAD_BYTES, Head};
 use crate::wire::pg::from_client::{self, Described, FromClient, tag};
@@ -23,12 +26,10 @@ use super::group::Copy;
 use super::probe::Portal;
 use super::{Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
 
-/// Largest Bind that is read whole for the correlation id among its parameters; an id has at most
-/// 256 bytes, and what sets it has no other large parameter.
+/// Largest Bind that is read whole for the correlation id among its parameters (an id has at most 256 bytes,
+/// and what sets it has no other large parameter), and as much as is waited for of one whose parameters go on
+/// record: what is longer streams, and of a value that is not here by then only the length is known.
 const BIND_BYTES_AWAITED_MAX: usize = 16 * 1024;
-
-/// Bytes of a statement's text that are kept for its record.
-const TEXT_BYTES_RECORDED: usize = 64 * 1024;
 
 /// What became of one message.
 pub(super) enum Judged {
@@ -108,7 +109,7 @@ impl Conversation {
         match from_client::parse(head.tag, body).map_err(Fault::Client)? {
             FromClient::Query { sql } => {
                 let reading = sql::read(sql, self.backslash_escapes);
-                let text: Arc<str> = Arc::from(recorded(sql));
+                let text: Arc<str> = Arc::from(self.recorded(sql));
                 let kind = reading.single().unwrap_or(Kind::Unknown);
                 let judged = self.proofs.judge(sql, kind, !self.group.begun);
                 return Ok(self.query(head, (&reading, &judged), &text, lane, now));
@@ -125,9 +126,11 @@ impl Conversation {
                     self.poison(Reason::EscapeStatement { what }, lane);
                     return Ok(Judged::On);
                 }
-                let text = recorded(sql);
+                let text = self.recorded(sql);
                 let memory = self.proofs.memory(sql, &text, types, !self.group.begun);
-                self.parse(statement, reading, &text, memory);
+                let wanted = self.ledger.wants_values();
+                let types = wanted.then(|| Arc::new(ParameterTypes::declared(types)));
+                self.parse(statement, reading, &text, (memory, types));
             }
             // The server skips it.
             FromClient::Execute { .. } if self.group.failed => self.turn.sent(Sent::Execute, Owner::Client),
@@ -135,7 +138,7 @@ impl Conversation {
                 let statement = self.run_portal(portal, now);
                 return Ok(self.execute(head, statement.kind, lane));
             }
-            FromClient::Describe { kind, .. } => self.turn.sent(described(kind), Owner::Client),
+            FromClient::Describe { kind, name } => self.describe(kind, name),
             FromClient::Close { kind, name } => self.close(kind, name),
             FromClient::Sync => return Ok(self.sync(head, lane)),
             FromClient::CopyDone | FromClient::CopyFail => return Ok(self.copy_ended(head, lane)),
@@ -152,7 +155,13 @@ impl Conversation {
         Ok(Judged::On)
     }
 
-    fn parse(&mut self, name: &[u8], reading: Reading, text: &str, memory: Memory) {
+    fn parse(
+        &mut self,
+        name: &[u8],
+        reading: Reading,
+        text: &str,
+        (memory, types): (Memory, Option<Arc<ParameterTypes>>),
+    ) {
         // A Parse of several statements is refused by the server.
         let kind = reading.single().unwrap_or(Kind::Unknown);
         let Reading {
@@ -166,10 +175,19 @@ impl Conversation {
                 sets,
                 gids,
                 memory,
+                types,
             };
             self.statements.parse(name, prepared);
         }
         self.turn.sent(Sent::Parse, Owner::Client);
+    }
+
+    fn describe(&mut self, kind: Described, name: &[u8]) {
+        let tells_types = kind == Described::Statement && self.ledger.wants_values();
+        if tells_types && !self.turn.is_skipping() {
+            self.statements.describe(name);
+        }
+        self.turn.sent(described(kind), Owner::Client);
     }
 
     fn close(&mut self, kind: Described, name: &[u8]) {
@@ -206,9 +224,16 @@ impl Conversation {
                     at_least: head.length,
                 });
             }
+            Decoded::Message(_) if self.ledger.wants_values() && !is_begun(head, lane) => {
+                return Ok(Judged::Wait {
+                    at_least: head.length.min(BIND_BYTES_AWAITED_MAX),
+                });
+            }
             Decoded::Message(_) if self.turn.is_skipping() => {}
-            Decoded::Message((portal, statement)) => {
-                self.statements.bind(portal, statement, body, &mut self.proofs);
+            Decoded::Message(names) => {
+                let body = body.get(..BIND_BYTES_AWAITED_MAX).unwrap_or(body);
+                let allowance = self.ledger.allowance();
+                self.statements.bind(names, body, &mut self.proofs, allowance);
             }
             Decoded::NeedMore { at_least } if at_least <= head.body_bytes() => {
                 let at_least = at_least + HEAD_BYTES;
@@ -225,9 +250,9 @@ impl Conversation {
     fn run_portal(&mut self, portal: &[u8], now: SystemTime) -> Arc<Prepared> {
         let (statement, bound_plain) = self.statements.peek(portal);
         if !self.cleared {
-            let (sets, first) = self.statements.execute(portal);
+            let execution = self.statements.execute(portal);
             let plain = self.runs(&statement) && bound_plain;
-            self.note_execute((&statement, plain), &sets, first, now);
+            self.note_execute((&statement, plain), execution, now);
         }
         statement
     }
@@ -239,14 +264,8 @@ impl Conversation {
         judged.is_plain_read()
     }
 
-    fn note_execute(
-        &mut self,
-        (statement, plain): (&Prepared, bool),
-        sets: &[SetCorrelation],
-        first: bool,
-        now: SystemTime,
-    ) {
-        if !first {
+    fn note_execute(&mut self, (statement, plain): (&Prepared, bool), execution: Execution, now: SystemTime) {
+        if !execution.first {
             self.ledger.continued(statement.kind, now);
             return;
         }
@@ -254,14 +273,28 @@ impl Conversation {
             self.ledger.began(now);
         }
         if plain {
-            self.ledger.read(&statement.text, statement.kind, now);
+            self.ledger
+                .read(&statement.text, statement.kind, execution.values, now);
             return;
         }
-        self.note_statement(&statement.text, statement.kind, now);
+        self.note_statement(&statement.text, statement.kind, execution.values, now);
         self.ledger.prepared_names(&statement.gids);
         let in_block = self.expected == TransactionStatus::InBlock;
-        for set in sets {
+        for set in &execution.sets {
             self.note_set(set, in_block, now);
+        }
+    }
+
+    /// What is kept of a text for its record. Its values are written only where a rule wants them, and a text
+    /// is told from others long before its end.
+    fn recorded<'a>(&self, sql: &'a [u8]) -> Cow<'a, str> {
+        let text = String::from_utf8_lossy(sql.get(..STATEMENT_TEXT_BYTES).unwrap_or(sql));
+        if !self.backslash_escapes {
+            return text;
+        }
+        match text {
+            Cow::Borrowed(text) => with_escapes(text),
+            Cow::Owned(text) => Cow::Owned(with_escapes(&text).into_owned()),
         }
     }
 
@@ -383,7 +416,12 @@ impl Conversation {
         let first = !std::mem::take(&mut self.cleared);
         if first {
             self.proofs.runs(Kind::Unknown, &Judgement::BY_ITS_KIND);
-            self.note_statement(&Arc::from("/* function call by number */"), Kind::Unknown, now);
+            self.note_statement(
+                &Arc::from("/* function call by number */"),
+                Kind::Unknown,
+                None,
+                now,
+            );
         }
         if self.expected == TransactionStatus::Idle {
             if first {
@@ -414,15 +452,14 @@ impl Conversation {
     }
 }
 
-/// What is kept of a text for its record. Its values are never written, and a text is told from
-/// others long before its end.
-fn recorded(sql: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(sql.get(..TEXT_BYTES_RECORDED).unwrap_or(sql))
-}
-
 /// Is the whole message here, or too large to wait for?
 fn is_here(head: Head, lane: &Lane) -> bool {
     head.length > BIND_BYTES_AWAITED_MAX || lane.unjudged().len() >= head.length
+}
+
+/// Is as much of the message here as is waited for?
+fn is_begun(head: Head, lane: &Lane) -> bool {
+    lane.unjudged().len() >= head.length.min(BIND_BYTES_AWAITED_MAX)
 }
 
 const fn described(kind: Described) -> Sent {

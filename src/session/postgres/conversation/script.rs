@@ -91,11 +91,13 @@ impl Script {
     pub(super) fn begin_next(&mut self, ledger: &mut Ledger, now: SystemTime) {
         let statements = self.transactions.pop_front().unwrap_or_default();
         ledger.comments(&self.comments);
+        let mut values = ledger.allowance().of_text();
         for kind in &statements {
             if *kind == Kind::Begin {
                 ledger.began(now);
             }
-            ledger.again(&self.text, *kind, now);
+            ledger.again(&self.text, *kind, values, now);
+            values = ledger.allowance().of_same_text();
         }
         let ids = self
             .sets

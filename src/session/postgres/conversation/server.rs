@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use crate::audit::record::Outcome;
+use crate::audit::values::TYPES_MAX;
 use crate::domain::refusal::{Reason, RefusalCode};
 use crate::session::dialogue::{Demand, Fault, Verdict};
 use crate::session::lane::Lane;
@@ -18,6 +19,9 @@ use super::STRING_STYLE;
 use super::group::Group;
 use super::script::{self, Script};
 use super::{Cancelled, Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
+
+/// Largest description of parameters that is read: of as many as are kept.
+const PARAMETER_DESCRIPTION_BYTES_MAX: usize = HEAD_BYTES + 2 + 4 * TYPES_MAX;
 
 impl Conversation {
     /// Judges what the server sent.
@@ -40,7 +44,8 @@ impl Conversation {
             };
             let probed = self.script.as_ref().is_some_and(Script::awaits_probe)
                 || self.turn.front_owner() == Some(Owner::Probe);
-            if is_read(head.tag, probed) && to_client.unjudged().len() < head.length {
+            let read = is_read(head.tag, probed) || self.tells_types(head);
+            if read && to_client.unjudged().len() < head.length {
                 return Ok(Verdict::More {
                     at_least: head.length,
                 });
@@ -84,6 +89,7 @@ impl Conversation {
                 match head.tag {
                     tag::PARSE_COMPLETE => self.statements.parsed(),
                     tag::BIND_COMPLETE => self.statements.bound(),
+                    tag::PARAMETER_DESCRIPTION => self.described(head, to_client),
                     _ => self.progress(sent, head, to_client, now),
                 }
                 self.pass(head, to_client, true);
@@ -115,6 +121,23 @@ impl Conversation {
             }
         }
         Ok(None)
+    }
+
+    /// Does it describe parameters whose values go on record? One that is too large for them is not read.
+    fn tells_types(&self, head: Head) -> bool {
+        head.tag == tag::PARAMETER_DESCRIPTION
+            && self.ledger.wants_values()
+            && head.length <= PARAMETER_DESCRIPTION_BYTES_MAX
+    }
+
+    fn described(&mut self, head: Head, to_client: &Lane) {
+        if !self.ledger.wants_values() {
+            return;
+        }
+        let body = to_client.unjudged().get(HEAD_BYTES..head.length);
+        // Behind their number.
+        let types = body.and_then(|body| body.get(2..)).unwrap_or_default();
+        self.statements.described(types);
     }
 
     /// Is it the answer to a probe that was woven into a script?
@@ -275,6 +298,7 @@ impl Conversation {
             let record = self.ledger.close(outcome, now);
             self.held.extend(record);
             self.statements.transaction_ended();
+            self.ledger.allowance().renew();
             self.proofs.settled();
         }
         match self.release_held() {

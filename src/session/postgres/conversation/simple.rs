@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::audit::values::Values;
 use crate::domain::refusal::Reason;
 use crate::session::lane::Lane;
 use crate::session::ledger::IS_AUDITED;
@@ -69,7 +70,8 @@ impl Conversation {
         if first && plain {
             self.ledger.comments(&reading.comments);
             let kind = reading.single().unwrap_or(Kind::Unknown);
-            self.ledger.read(text, kind, now);
+            let values = self.ledger.allowance().of_text();
+            self.ledger.read(text, kind, values, now);
         } else if first {
             if route == Route::IntentThenPlain && reading.kinds.len() > 1 {
                 self.ledger.note_provisionally();
@@ -206,12 +208,14 @@ impl Conversation {
     fn note_query(&mut self, reading: &Reading, text: &Arc<str>, now: SystemTime) {
         self.ledger.comments(&reading.comments);
         let mut in_block = self.expected == TransactionStatus::InBlock;
+        let mut values = self.ledger.allowance().of_text();
         for kind in &reading.kinds {
             if *kind == Kind::Begin {
                 in_block = true;
                 self.ledger.began(now);
             }
-            self.note_statement(text, *kind, now);
+            self.note_statement(text, *kind, values, now);
+            values = self.ledger.allowance().of_same_text();
         }
         for set in &reading.sets {
             self.note_set(set, in_block, now);
@@ -219,8 +223,14 @@ impl Conversation {
         self.ledger.prepared_names(&reading.gids);
     }
 
-    pub(super) fn note_statement(&mut self, text: &Arc<str>, kind: Kind, now: SystemTime) {
-        self.ledger.statement(text, kind, now);
+    pub(super) fn note_statement(
+        &mut self,
+        text: &Arc<str>,
+        kind: Kind,
+        values: Option<Values>,
+        now: SystemTime,
+    ) {
+        self.ledger.statement(text, kind, values, now);
         if kind.may_make_code() {
             self.distrust_questions_always();
         }

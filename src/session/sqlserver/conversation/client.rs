@@ -242,7 +242,11 @@ impl Conversation {
     /// `None`: more of the request must be seen.
     fn understand(&mut self, is_whole: bool, lane: &Lane) -> Result<Option<Plan>, Fault> {
         let Self {
-            head, texts, walked, ..
+            head,
+            texts,
+            walked,
+            ledger,
+            ..
         } = self;
         let packets = lane.unjudged().get(..*walked).unwrap_or_default();
         let bytes = joined(packets, head).map_err(Fault::Client)?;
@@ -253,9 +257,15 @@ impl Conversation {
         };
         let read = request::read(self.kind.code(), seen).map_err(Fault::Client)?;
         let plan = match read {
-            Decoded::Message(request) => texts.understand(&request),
+            Decoded::Message(request) => texts.understand(&request, ledger.wants_values()),
             Decoded::NeedMore { .. } => None,
         };
+        let plan = plan.map(|plan| Plan {
+            payload: (!plan.calls.is_empty())
+                .then(|| ledger.keep_calls(bytes, is_whole))
+                .flatten(),
+            ..plan
+        });
         if is_whole && plan.is_none() {
             let what = "request";
             return Err(Fault::Client(PeerMisbehaved::Truncated { what }));
@@ -280,11 +290,12 @@ impl Conversation {
         for set in &plan.sets {
             self.ledger.set_lasting_correlation(set);
         }
-        for (text, kind) in &plan.statements {
+        for (index, (text, kind)) in plan.statements.iter().enumerate() {
+            let values = plan.values(index, self.ledger.allowance());
             if plan.plain_read {
-                self.ledger.read(text, *kind, now);
+                self.ledger.read(text, *kind, values, now);
             } else {
-                self.ledger.statement(text, *kind, now);
+                self.ledger.statement(text, *kind, values, now);
                 self.asked &= kind.is_inert();
             }
         }

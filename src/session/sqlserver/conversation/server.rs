@@ -236,8 +236,9 @@ impl Conversation {
         let Some(plan) = self.plan.as_ref().filter(|plan| !plan.plain_read) else {
             return;
         };
-        for (text, kind) in &plan.statements {
-            self.ledger.again(text, *kind, now);
+        for (index, (text, kind)) in plan.statements.iter().enumerate() {
+            let values = plan.values(index, self.ledger.allowance());
+            self.ledger.again(text, *kind, values, now);
         }
     }
 

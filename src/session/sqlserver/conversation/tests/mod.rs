@@ -19,8 +19,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::audit::record::{Event as Recorded, Facts, Record};
-use crate::domain::{Random, Reason, SessionId};
+use crate::audit::record::{Event as Recorded, Facts, PolicyFacts, Record};
+use crate::domain::{ParameterRule, Random, Reason, SessionId};
 use crate::session::counters::TargetCounters;
 use crate::session::dialogue::{Demand, Dialogue as _, Fault, Verdict};
 use crate::session::lane::Lane;
@@ -97,15 +97,30 @@ impl Story {
     }
 
     fn with(habits: Habits) -> Self {
+        Self::under(habits, Facts::default())
+    }
+
+    /// Under a rule that wants values on record.
+    fn recording() -> Self {
+        let policy = PolicyFacts {
+            rule: None,
+            version: "1".into(),
+            parameters: ParameterRule::Plain,
+        };
+        let policy = Some(policy);
+        Self::under(
+            TELLS,
+            Facts {
+                policy,
+                ..Facts::default()
+            },
+        )
+    }
+
+    fn under(habits: Habits, facts: Facts) -> Self {
         let session = SessionId::random(&Seven);
         let counters = Arc::<TargetCounters>::default();
-        let ledger = Ledger::new(
-            Arc::new(Facts::default()),
-            session,
-            53,
-            None,
-            Arc::clone(&counters),
-        );
+        let ledger = Ledger::new(Arc::new(facts), session, 53, None, Arc::clone(&counters));
         let texts = ("orders".to_owned(), "PRELUDE".to_owned());
         let conversation = Conversation::begin(ledger, session, (packet::PACKET_BYTES, SPID), habits, texts);
         Self {

@@ -1,5 +1,8 @@
 //! Stories of calls: prepared statements, and what is set by one.
 
+use crate::audit::record::Event;
+use crate::audit::values::Values;
+
 use super::{Argument, Callee, Story, batch, commit, in_transaction, rpc};
 
 const PREPARE: Callee<'_> = Callee::Number(11);
@@ -175,4 +178,35 @@ fn a_prepared_insert_belongs_to_its_transaction() {
         "intent:70 >COMMIT@7 committed:70:complete <commit:7 done."
     );
     assert_eq!(texts(&story), ["INSERT a VALUES (1)", "INSERT b VALUES (1)"]);
+}
+
+#[test]
+fn values_of_calls_are_kept_where_a_rule_wants_them() {
+    let kept = |mut story: Story| {
+        let arguments = [
+            Argument::text("", "INSERT a VALUES (@a); INSERT b VALUES ('x')"),
+            Argument::text("", "@a nvarchar(9)"),
+            Argument::text("", "hunter2"),
+        ];
+        let calls: [(Callee<'_>, &[Argument<'_>]); 2] = [
+            (EXECUTESQL, &arguments),
+            (Callee::Name("dbo.apply"), &[Argument::int("", 4711)]),
+        ];
+        assert_eq!(story.client(&rpc(0, &calls)), "intent:- >rpc");
+        let Event::TransactionIntent(transaction) = &story.intents[0].event else {
+            panic!()
+        };
+        let shown = format!("{transaction:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let call = |values: &Option<Values>| match values {
+            Some(Values::Called { call, .. }) => format!("call {call}"),
+            Some(Values::OfText) => "text".to_owned(),
+            Some(Values::Bound(_) | Values::WithTheFirst | Values::Omitted) => "other".to_owned(),
+            None => "none".to_owned(),
+        };
+        let statements = transaction.statements.iter();
+        statements.map(|it| call(&it.values)).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(Story::recording()), ["call 0", "text", "call 1"]);
+    assert_eq!(kept(Story::new()), ["none", "none", "none"]);
 }
