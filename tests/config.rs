@@ -63,6 +63,7 @@ fn example() -> Value {
                 "address": "db.example.com:1433",
                 "databases": ["ledger"],
                 "broker": {"user": "gatepost", "password": {"file": "ledger.password"}},
+                "marker_table": "gatepost.markers",
                 "contained": true
             }
         },

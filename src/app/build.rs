@@ -212,19 +212,20 @@ pub fn broker_settings(
         tls: tls.rustls_config(),
         proven_server: tls.proven_server(),
         logins: target.logins,
-        marker: marker(settings, target),
+        marker: marking(settings, target).map(|marking| marking.key),
         installation: settings.installation.clone(),
         replica: settings.replica.clone(),
     }
 }
 
-/// What transactions at this target are marked with in the server's WAL, if they are.
-pub fn marker(settings: &Settings, target: &settings::Target) -> Option<audit::MarkerKey> {
-    let key = target
-        .wal_marker
-        .then(|| audit::SigningKey::read(settings.audit.signing_key.expose()));
+/// What transactions at this target are marked with, if they are.
+pub fn marking(settings: &Settings, target: &settings::Target) -> Option<audit::Marking> {
+    let marks = target.wal_marker || target.marker_table.is_some();
+    let key = marks.then(|| audit::SigningKey::read(settings.audit.signing_key.expose()));
     // A key that cannot be read has stopped the start.
-    Some(audit::MarkerKey::of(&key?.ok()?, &settings.installation))
+    let key = audit::MarkerKey::of(&key?.ok()?, &settings.installation);
+    let table = target.marker_table.clone();
+    Some(audit::Marking { key, table })
 }
 
 /// What the broker needs to know besides, by the target's engine.
@@ -233,6 +234,7 @@ pub fn engine_settings(target: &settings::Target) -> EngineSettings {
         Engine::Postgres => EngineSettings::Postgres,
         Engine::SqlServer => EngineSettings::SqlServer(SqlServerSettings {
             contained: target.contained,
+            marker_table: target.marker_table.clone(),
             tls: SqlServerTls {
                 mode: match target.tls.mode {
                     settings::TlsMode::Disable => SqlServerTlsMode::Disable,

@@ -59,6 +59,7 @@ fn is_same(old: &Target, new: &Target) -> bool {
         && old.logins == new.logins
         && old.pool == new.pool
         && old.wal_marker == new.wal_marker
+        && old.marker_table == new.marker_table
         && old.contained == new.contained
         && old.tls.mode == new.tls.mode
 }

@@ -260,7 +260,7 @@ fn session_shared(shared: &Arc<Shared>, built: &Built, snapshots: Snapshots) -> 
             .settings
             .targets
             .iter()
-            .filter_map(|target| Some((target.name.clone(), build::marker(&built.settings, target)?)))
+            .filter_map(|target| Some((target.name.clone(), build::marking(&built.settings, target)?)))
             .collect(),
         outcomes: OutcomeDesk::new(built.settings.audit.directory.clone()),
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::audit::marker::Lsn;
+use crate::audit::marker::Marker;
 use crate::audit::reading::{Key, Said, Told, newest, told};
 use crate::audit::record::{Event, Facts, Outcome, Record};
 use crate::audit::stored::lines_of;
@@ -36,8 +36,10 @@ pub struct Doubt {
     pub id: Option<u64>,
     /// The life of the server in which the id means this transaction.
     pub incarnation: Option<Incarnation>,
-    /// From here on the WAL holds its marker, if one was written.
-    pub marker: Option<Lsn>,
+    /// Where its marker is found again, if one was written.
+    pub marker: Option<Marker>,
+    /// Backend pid, SPID.
+    pub backend: Option<i32>,
     /// When the server was heard last in this transaction.
     pub alive: SystemTime,
     /// What is on record of it besides its intent.
@@ -63,19 +65,19 @@ impl Doubt {
         else {
             return None;
         };
-        // Without an id, or of an engine that cannot be asked, it stays in doubt.
-        let can_be_asked = record.facts.engine == Some(Engine::Postgres) && transaction.id.is_some();
-        can_be_asked.then(|| Self {
+        let doubt = Self {
             facts: Arc::clone(&record.facts),
             correlation: record.correlation.clone(),
             epoch,
             number: transaction.number,
             id: transaction.id,
             incarnation: transaction.incarnation.clone(),
-            marker: transaction.marker,
+            marker: transaction.marker.clone(),
+            backend: Some(transaction.backend),
             alive: transaction.heard.unwrap_or(now),
             previous: Some(Outcome::InDoubt),
-        })
+        };
+        doubt.can_be_asked().then_some(doubt)
     }
 
     fn of_intent(told: Told) -> Self {
@@ -87,6 +89,7 @@ impl Doubt {
             id: told.id,
             incarnation: told.incarnation,
             marker: told.marker,
+            backend: told.backend,
             alive: told.at,
             previous: None,
         }
@@ -96,9 +99,13 @@ impl Doubt {
         self.correlation.iter().map(|one| one.id.len()).sum()
     }
 
-    /// Can asking the server lead to anything?
+    /// Can asking the server lead to anything? Without an id, or a row of its own, it stays in doubt.
     pub fn can_be_asked(&self) -> bool {
-        self.facts.engine == Some(Engine::Postgres) && self.id.is_some()
+        match self.facts.engine {
+            Some(Engine::Postgres) => self.id.is_some(),
+            Some(Engine::SqlServer) => matches!(self.marker, Some(Marker::Row(..))),
+            None => false,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::audit::chain::{FORMAT, Hash};
-use crate::audit::marker::Lsn;
+use crate::audit::marker::Marker;
 use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
 use crate::audit::values::StatementValues;
 use crate::domain::correlation::Correlation;
@@ -189,7 +189,7 @@ pub(super) struct TransactionDetail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<&'a Incarnation>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    marker: Option<Lsn>,
+    marker: Option<&'a Marker>,
     statements: Vec<StatementDetail<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     statements_omitted: u64,
@@ -351,7 +351,7 @@ impl<'a> TransactionDetail<'a> {
             duration_us: None,
             backend: transaction.backend,
             incarnation: transaction.incarnation.as_ref(),
-            marker: transaction.marker,
+            marker: transaction.marker.as_ref(),
             statements: statements.map(detail).collect(),
             statements_omitted: transaction.statements_omitted,
         }

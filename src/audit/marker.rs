@@ -1,5 +1,5 @@
-//! The mark that gatepost writes into a transaction, so that it can be found again in the server's WAL: a
-//! payload that says which transaction it is of, and that nobody else can make.
+//! The mark that gatepost writes into a transaction, so that it can be found again in the server's WAL or in
+//! a table: a payload that says which transaction it is of, and that nobody else can make.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::audit::key::SigningKey;
 use crate::domain::ids::{Installation, SessionId};
+use crate::domain::marker_table::MarkerTable;
 
 /// What it is for is part of the key, so that no other use of the signing key can lead to one.
 const LABEL: &str = "gatepost wal marker key v1 ";
@@ -35,14 +36,20 @@ impl MarkerKey {
 
     /// The payload for this transaction of this session.
     pub fn payload(&self, session: SessionId, number: u64, nonce: u64) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
-        payload.push(VERSION);
-        payload.extend_from_slice(session.bytes());
-        payload.extend_from_slice(&number.to_be_bytes());
-        payload.extend_from_slice(&nonce.to_be_bytes());
+        let mut payload = Self::beginning(session, number, nonce);
         let mac = hmac::sign(&self.0, &payload);
         payload.extend_from_slice(mac.as_ref());
         payload
+    }
+
+    /// How every payload begins that could be of this transaction and nonce, whatever key made it.
+    pub fn beginning(session: SessionId, number: u64, nonce: u64) -> Vec<u8> {
+        let mut begin = Vec::with_capacity(PAYLOAD_BYTES);
+        begin.push(VERSION);
+        begin.extend_from_slice(session.bytes());
+        begin.extend_from_slice(&number.to_be_bytes());
+        begin.extend_from_slice(&nonce.to_be_bytes());
+        begin
     }
 
     /// Did a gatepost with this key make the payload, for this transaction?
@@ -60,6 +67,55 @@ impl MarkerKey {
 impl fmt::Debug for MarkerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
+    }
+}
+
+/// What a target's transactions are marked with, and where.
+#[derive(Clone, Debug)]
+pub struct Marking {
+    pub key: MarkerKey,
+    /// The table that holds the marks; `None`: the WAL does.
+    pub table: Option<MarkerTable>,
+}
+
+/// Where the mark of one transaction is found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// The WAL holds it from here on.
+    Wal(Lsn),
+    /// It is a row of this table, with this nonce.
+    Row(MarkerTable, u64),
+}
+
+/// A text that names no place of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMarker;
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wal(from) => from.fmt(f),
+            Self::Row(table, nonce) => write!(f, "{table}:{nonce:016x}"),
+        }
+    }
+}
+
+impl FromStr for Marker {
+    type Err = NoMarker;
+
+    fn from_str(text: &str) -> Result<Self, NoMarker> {
+        let Some((table, nonce)) = text.split_once(':') else {
+            return text.parse().map(Self::Wal).map_err(|_| NoMarker);
+        };
+        let table = table.parse().map_err(|_| NoMarker)?;
+        let nonce = u64::from_str_radix(nonce, 16).map_err(|_| NoMarker)?;
+        Ok(Self::Row(table, nonce))
+    }
+}
+
+impl Serialize for Marker {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -84,12 +140,6 @@ impl FromStr for Lsn {
         let (high, low) = text.split_once('/').ok_or(NoLsn)?;
         let half = |text| u32::from_str_radix(text, 16).map_err(|_| NoLsn);
         Ok(Self(u64::from(half(high)?) << 32 | u64::from(half(low)?)))
-    }
-}
-
-impl Serialize for Lsn {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -139,5 +189,10 @@ mod tests {
         }
         assert_eq!(Lsn(0x1_0000_0028).to_string(), "1/28");
         assert_eq!("x/1".parse::<Lsn>(), Err(NoLsn));
+        let row = Marker::Row("gatepost.markers".parse().unwrap(), 0xab);
+        for marker in [Marker::Wal(Lsn(0x1_0000_0028)), row] {
+            assert_eq!(marker.to_string().parse(), Ok(marker));
+        }
+        assert_eq!("gatepost.markers".parse::<Marker>(), Err(NoMarker));
     }
 }

@@ -1,7 +1,7 @@
 //! The audit journal: records, hash chain, verification, and the one writer thread.
 //!
 //! `record` says what can be recorded, `line` how it looks as JSON, `chain` how lines hold together
-//! (pure), `key` who signs, `marker` what is written into a server's WAL. `journal` is the door for everyone
+//! (pure), `key` who signs, `marker` what is written into a server's WAL or a table. `journal` is the door for everyone
 //! else, `writer` the thread behind it, `segment` its files, `reserve` the disk set aside for work under way,
 //! `retention` what becomes of old segments, `heads` what is kept of the chain in a second place. `verify`,
 //! `proof` and `show` read what is there, through `stored`; they need no running gatepost. `reading` reads
@@ -48,7 +48,7 @@ mod writer;
 pub use doubt::Doubt;
 pub use journal::{Durability, Journal, JournalError, JournalMeasures, Pending, Receipt, Settings};
 pub use key::{PublicKey, SigningKey};
-pub use marker::{Lsn, MarkerKey};
+pub use marker::{Lsn, Marker, MarkerKey, Marking};
 pub use record::{
     AdminCall, AdminResult, ClientFacts, Doubtful, Event, Evidence, Facts, IdentityFacts, Normalised,
     Outcome, PolicyFacts, Reconciled, Record, Scope, Statement, Transaction,

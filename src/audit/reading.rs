@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use crate::audit::marker::Lsn;
+use crate::audit::marker::Marker;
 use crate::audit::record::{Doubtful, Evidence, Facts, IdentityFacts, Outcome, Scope};
 use crate::audit::stored::{is_compressed, segments};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
@@ -48,7 +48,8 @@ pub(super) struct Told {
     pub(super) correlation: Vec<Correlation>,
     pub(super) id: Option<u64>,
     pub(super) incarnation: Option<Incarnation>,
-    pub(super) marker: Option<Lsn>,
+    pub(super) marker: Option<Marker>,
+    pub(super) backend: Option<i32>,
     pub(super) said: Said,
     /// It wrote nothing.
     pub(super) is_read_only: bool,
@@ -101,6 +102,7 @@ struct Detail {
     why: Option<Doubtful>,
     incarnation: Option<String>,
     marker: Option<String>,
+    backend: Option<i32>,
     scope: Option<Scope>,
 }
 
@@ -169,6 +171,7 @@ pub(super) fn told(line: &[u8]) -> Option<Told> {
         id: detail.id,
         incarnation: detail.incarnation.and_then(|text| text.parse().ok()),
         marker: detail.marker.and_then(|text| text.parse().ok()),
+        backend: detail.backend,
         said,
         is_read_only: detail.scope == Some(Scope::ReadOnly),
     })

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::chain::Hash;
-use crate::audit::marker::Lsn;
+use crate::audit::marker::Marker;
 use crate::audit::marks::EXPIRED;
 use crate::audit::values::Values;
 use crate::domain::admin::AdminAction;
@@ -263,8 +263,8 @@ pub struct Transaction {
     pub backend: i32,
     /// The life of the server in which `id` means this transaction; in intents only.
     pub incarnation: Option<Incarnation>,
-    /// From here on the WAL holds the marker that gatepost wrote into it; in intents only.
-    pub marker: Option<Lsn>,
+    /// Where the marker is found again that gatepost wrote into it; in intents only.
+    pub marker: Option<Marker>,
     /// When the server was last heard in this transaction: it was alive then. Never written.
     pub heard: Option<SystemTime>,
 }
@@ -305,6 +305,9 @@ pub enum Evidence {
     ControlCheckpoint,
     /// The marker that gatepost wrote into the transaction stands in the WAL.
     WalMarker,
+    /// The marker that gatepost wrote into the transaction stands in the table of markers, or is not there
+    /// although nobody can have removed it.
+    MarkerTable,
     /// It waits, prepared, and the server has not crashed since.
     PreparedTransaction,
     None,
@@ -326,8 +329,10 @@ pub enum Doubtful {
     OtherServer,
     /// It did not end for as long as it was asked after. It is asked after again at the next start.
     StillRunning,
-    /// The server no longer keeps what became of the id.
+    /// The server no longer keeps what became of the id, or the table of markers the row.
     Forgotten,
+    /// In the place of its marker stands one that this signing key did not make.
+    MarkerUnknown,
 }
 
 impl Doubtful {

@@ -77,7 +77,7 @@ pub struct BrokerSettings {
     /// Of `tls`. Without it no token is shown.
     pub proven_server: Option<ProvenServer>,
     pub logins: Logins,
-    /// What transactions are marked with in the WAL, if they are.
+    /// What transactions are marked with, if they are.
     pub marker: Option<MarkerKey>,
     pub installation: Installation,
     pub replica: ReplicaName,
@@ -386,7 +386,7 @@ pub async fn check_live(
     let mut findings = connection.missing(roles).await?;
     findings.extend(connection.surroundings(roles, &settings.databases).await?);
     if settings.marker.is_some() {
-        findings.extend(connection.marker_unseen().await?);
+        findings.extend(connection.markers_unseen().await?);
     }
     Ok(findings)
 }

@@ -21,6 +21,7 @@ use crate::domain::clock::Random;
 use crate::domain::identity::IdentityKey;
 use crate::domain::ids::{Installation, ReplicaName, RoleName};
 use crate::domain::incarnation::Incarnation;
+use crate::domain::marker_table::MarkerTable;
 use crate::domain::secret::Secret;
 use crate::domain::target::{DatabaseName, Engine, TargetName};
 
@@ -107,6 +108,14 @@ impl Access {
         match self {
             Self::Postgres(access) => &access.control,
             Self::SqlServer(access) => &access.control,
+        }
+    }
+
+    /// Where transactions are marked, if it is in a table.
+    pub(super) const fn marker_table(&self) -> Option<&MarkerTable> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::SqlServer(access) => access.settings.marker_table.as_ref(),
         }
     }
 
@@ -234,11 +243,11 @@ impl Connection {
         }
     }
 
-    /// Why markers in the WAL could not be found again, if so.
-    pub(super) async fn marker_unseen(&self) -> Result<Option<Finding>, BrokerError> {
+    /// Why markers could not be written or found again, if so.
+    pub(super) async fn markers_unseen(&self) -> Result<Vec<Finding>, BrokerError> {
         match self {
-            Self::Postgres(connection) => connection.marker_unseen().await,
-            Self::SqlServer(_) => Ok(None),
+            Self::Postgres(connection) => connection.marker_unseen().await.map(Vec::from_iter),
+            Self::SqlServer(connection) => sqlserver::markers::unseen(connection).await,
         }
     }
 

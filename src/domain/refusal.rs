@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::domain::ids::{RoleName, SessionId};
+use crate::domain::marker_table::MarkerTable;
 
 // What those can do whose driver has no room for a token; apart, so that the table below stays one.
 const NO_TOKEN_HINT: &str = "Send an OIDC access token in the password field. Drivers that drop long passwords (FreeTDS, \
@@ -129,6 +130,10 @@ pub enum Reason {
     TargetDown,
     LoginNotMinted,
     JournalFailed,
+    /// A transaction got no row in the table of markers.
+    NotMarked {
+        table: MarkerTable,
+    },
     /// The rule wants writes to say what message they belong to.
     CorrelationMissing,
     SessionLifeOver,
@@ -240,6 +245,7 @@ impl fmt::Display for Reason {
             Self::TooLarge { what, limit } => {
                 return write!(f, "{what} is larger than the limit of {limit} bytes");
             }
+            Self::NotMarked { table } => return write!(f, "table {table} took no marker: not committed"),
             Self::Unsupported { what } => return write!(f, "{what} is not supported"),
             Self::TokenInClear => "a token is only accepted inside TLS",
             Self::NoToken => "no token was sent",
@@ -330,6 +336,7 @@ impl Reason {
             Self::JournalFailed => {
                 "Tell the operator: the audit directory is full or failing. Reads still work."
             }
+            Self::NotMarked { table } => return Some(how_to_mark(table)),
             Self::CorrelationMissing => CORRELATION_HINT,
             Self::SessionLifeOver | Self::EndedByOperator => "Connect again.",
             Self::LoginTampered => "Connect again: another login is made. The change is on record.",
@@ -353,6 +360,15 @@ impl Reason {
         };
         Some(fixed.to_owned())
     }
+}
+
+/// For whoever may create tables in the session's database.
+fn how_to_mark(table: &MarkerTable) -> String {
+    let (creation, quoted) = (table.creation(), table.quoted());
+    format!(
+        "Roll back. The operator runs in this database: {creation}; and GRANT INSERT ON {quoted} TO the role, or \
+         \"gatepost roles apply\"."
+    )
 }
 
 fn seconds(duration: Duration) -> Duration {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::audit::record::{Event, Facts, Record};
-use crate::audit::{Doubt, MarkerKey};
+use crate::audit::{Doubt, Marking};
 use crate::credential::CatalogueWatch;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
@@ -150,7 +150,7 @@ impl Gate {
     }
 
     /// What this target's transactions are marked with, where they are.
-    fn marker(&self, facts: &Facts) -> Option<&MarkerKey> {
+    fn marker(&self, facts: &Facts) -> Option<&Marking> {
         let target = facts.target.as_ref()?;
         self.shared.markers.get(target)
     }

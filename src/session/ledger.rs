@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::audit::Lsn;
+use crate::audit::Marker;
 use crate::audit::record::{Event, Facts, Outcome, Record, Scope, Statement, Transaction};
 use crate::audit::values::{Called, Values};
 use crate::domain::correlation::{CORRELATION_IDS_MAX, Correlation, CorrelationSource};
@@ -53,8 +53,8 @@ struct Work {
     session_id_before: Option<Correlation>,
     /// When the server last completed a statement of it.
     heard: Option<SystemTime>,
-    /// From here on the WAL holds our marker.
-    marker: Option<Lsn>,
+    /// Where our marker is found again.
+    marker: Option<Marker>,
     /// Has nothing run behind the marker?
     is_marked: bool,
 }
@@ -304,10 +304,25 @@ impl Ledger {
     }
 
     /// Our marker was written into the transaction.
-    pub(super) fn marked(&mut self, from: Lsn) {
+    pub(super) fn marked(&mut self, marker: Marker) {
         if let Some(work) = &mut self.work {
-            work.marker = Some(from);
+            work.marker = Some(marker);
             work.is_marked = true;
+        }
+    }
+
+    /// The server answered a question in the transaction, which was open then.
+    pub(super) fn heard(&mut self, now: SystemTime) {
+        if let Some(work) = &mut self.work {
+            work.heard = Some(now);
+        }
+    }
+
+    /// What commits it next is not covered by a marker that was written before.
+    pub(super) fn unmark(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.marker = None;
+            work.is_marked = false;
         }
     }
 
@@ -498,7 +513,7 @@ impl Ledger {
             began: work.began,
             backend: self.backend,
             incarnation: self.incarnation.clone(),
-            marker: work.marker,
+            marker: work.marker.clone(),
             heard: work.heard,
         }
     }

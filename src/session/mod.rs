@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::audit::MarkerKey;
+use crate::audit::Marking;
 use crate::audit::journal::{Journal, JournalError, Receipt};
 use crate::audit::record::{ClientFacts, Event, Facts, PolicyFacts, Record};
 use crate::credential::{Broker, LeaseHold};
@@ -84,7 +84,7 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     pub outcomes: OutcomeDesk,
     /// What transactions are marked with, of the targets where they are.
-    pub markers: HashMap<TargetName, MarkerKey>,
+    pub markers: HashMap<TargetName, Marking>,
 }
 
 /// Where clients of one data-path thread come in.

@@ -174,6 +174,7 @@ const fn word(evidence: Evidence) -> &'static str {
         Evidence::CommitTimestamp => "commit_timestamp",
         Evidence::ControlCheckpoint => "control_checkpoint",
         Evidence::WalMarker => "wal_marker",
+        Evidence::MarkerTable => "marker_table",
         Evidence::PreparedTransaction => "prepared_transaction",
         Evidence::None => "none",
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::audit::MarkerKey;
+use crate::audit::Marking;
 use crate::audit::record::Facts;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
@@ -19,8 +19,8 @@ pub(super) struct Prelude<'a> {
     pub(super) application: Option<&'a str>,
     pub(super) session: SessionId,
     pub(super) correlation: Option<&'a Correlation>,
-    /// What its transactions are marked with in the server's WAL, where they are.
-    pub(super) marker: Option<&'a MarkerKey>,
+    /// What its transactions are marked with, where they are.
+    pub(super) marker: Option<&'a Marking>,
     /// Who it is, as far as the database is to know.
     pub(super) facts: &'a Facts,
 }

@@ -267,6 +267,7 @@ impl Bench {
 
     fn engine(&self) -> EngineSettings {
         EngineSettings::SqlServer(SqlServerSettings {
+            marker_table: None,
             contained: false,
             tls: match &self.address.authority {
                 Some(ca) => SqlServerTls {

@@ -2,6 +2,7 @@
 
 use crate::app::config::file::{self, Credential, Engine, TlsMode};
 use crate::app::config::resolve::Resolver;
+use crate::domain::MarkerTable;
 
 impl Resolver<'_, '_, '_> {
     /// What the target's engine has no use for is refused: it would look like protection.
@@ -17,6 +18,10 @@ impl Resolver<'_, '_, '_> {
                     let message = "contained users are SQL Server's; remove it";
                     self.reader.mistake(contained.at, message);
                 }
+                if let Some(table) = &written.marker_table {
+                    let message = "marker_table is SQL Server's; on PostgreSQL it is wal_marker";
+                    self.reader.mistake(table.at, message);
+                }
                 if let Some(mode) = mode.filter(|mode| mode.value == TlsMode::Strict) {
                     let message = "mode: strict is SQL Server's TDS 8.0; use verify-full";
                     self.reader.mistake(mode.at, message);
@@ -30,9 +35,16 @@ impl Resolver<'_, '_, '_> {
                     let message = "contained is about minted logins, and credential: managed_identity mints none; remove it";
                     self.reader.mistake(contained.at, message);
                 }
-                if let Some(marker) = written.wal_marker.as_ref().filter(|marker| !marker.value) {
-                    let message = "wal_marker is PostgreSQL's; remove it";
+                if let Some(marker) = &written.wal_marker {
+                    let message = "wal_marker is PostgreSQL's; on SQL Server it is marker_table";
                     self.reader.mistake(marker.at, message);
+                }
+                if let Some(table) = &written.marker_table
+                    && credential.is_some_and(|it| it.value == Credential::ManagedIdentity)
+                {
+                    let message = "marker_table wants minted logins: with credential: managed_identity clients are the \
+                                   broker, which may remove markers";
+                    self.reader.mistake(table.at, message);
                 }
                 if let Some(mode) = mode.filter(|mode| mode.value == TlsMode::VerifyCa) {
                     let message = "mode: verify-ca is not possible with SQL Server; use verify-full";
@@ -44,6 +56,16 @@ impl Resolver<'_, '_, '_> {
                 }
             }
         }
+    }
+
+    pub(super) fn marker_table(&mut self, written: &file::Target) -> Option<MarkerTable> {
+        let table = written.marker_table.as_ref()?;
+        let parsed = table.value.parse().ok();
+        if parsed.is_none() {
+            let message = "not a table with its schema, of plain letters, digits and underscores, like gatepost.markers";
+            self.reader.mistake(table.at, message);
+        }
+        parsed
     }
 
     /// A target that nobody can reach would look as if it were served.

@@ -195,8 +195,10 @@ section! {
         broker: Must<Written<Broker>>,
         /// How clients' connections prove themselves. Default: password, of a login that is minted for each identity.
         credential: Option<Written<Credential>>,
-        /// Accepted only as false.
+        /// PostgreSQL only: mark every transaction that writes in the server's WAL.
         wal_marker: Option<Written<bool>>,
+        /// SQL Server only: the table, as schema.table, in which transactions that write are marked.
+        marker_table: Option<Written<String>>,
         pool: Option<Pool>,
         /// SQL Server only: logins are contained users of the database, as Azure SQL wants them.
         contained: Option<Written<bool>>,

@@ -252,6 +252,7 @@ impl Resolver<'_, '_, '_> {
             })
         });
         self.of_engine(written);
+        let marker_table = self.marker_table(written);
         let (host, port) = address?;
         let (broker_user, broker, logins) = broker?;
         Some(Target {
@@ -266,6 +267,7 @@ impl Resolver<'_, '_, '_> {
             logins,
             pool: pool?,
             wal_marker: written.wal_marker.as_ref().is_some_and(|marker| marker.value),
+            marker_table,
             contained: written.contained.as_ref().is_some_and(|it| it.value),
         })
     }

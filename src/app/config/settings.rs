@@ -11,6 +11,7 @@ use crate::app::config::{file, resolve};
 use crate::audit::heads::SecondPlace;
 use crate::audit::retention::Retention;
 use crate::credential::Logins;
+use crate::domain::marker_table::MarkerTable;
 use crate::domain::{
     DatabaseName, Engine, Installation, Mistake, Network, ProviderName, ReplicaName, Secret, TargetName,
 };
@@ -92,6 +93,8 @@ pub struct Target {
     pub pool: Pool,
     /// PostgreSQL: mark every transaction that writes in the server's WAL.
     pub wal_marker: bool,
+    /// SQL Server: mark every transaction that writes in this table of its database.
+    pub marker_table: Option<MarkerTable>,
     /// SQL Server: logins are contained users.
     pub contained: bool,
 }

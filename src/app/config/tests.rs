@@ -160,6 +160,11 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     (
         "engine: postgres",
+        "engine: postgres\n    marker_table: gatepost.markers",
+        "marker_table is SQL Server's; on PostgreSQL it is wal_marker",
+    ),
+    (
+        "engine: postgres",
         "engine: postgres\n    pool: {mode: transaction}",
         "11:18: \"transaction\" is refused",
     ),
@@ -464,6 +469,7 @@ fn a_managed_identity_of_sql_server_has_its_own_resource_and_needs_proven_tls() 
         "credential: managed_identity\n    tls: {mode: strict}",
         "tls: {mode: verify-full}",
         "contained: true",
+        "marker_table: gatepost.markers",
     ] {
         let target = parse(&text(more)).unwrap().targets.remove(0);
         let lends = more.starts_with("credential");
@@ -484,6 +490,12 @@ fn a_managed_identity_of_sql_server_has_its_own_resource_and_needs_proven_tls() 
             "credential: managed_identity\n    contained: true",
             "contained is about minted logins",
         ),
+        (
+            "credential: managed_identity\n    marker_table: gatepost.markers",
+            "marker_table wants minted logins",
+        ),
+        ("marker_table: markers", "not a table with its schema"),
+        ("wal_marker: true", "on SQL Server it is marker_table"),
     ] {
         let shown = printed(&text(more));
         assert!(shown.contains(expected), "{more}: {shown}");

@@ -1,6 +1,6 @@
 //! Looks for gatepost's marker in the WAL, with the extension `pg_walinspect`.
 
-use crate::audit::{Doubt, Lsn, MarkerKey};
+use crate::audit::{Doubt, Lsn, Marker, MarkerKey};
 use crate::credential::error::BrokerError;
 use crate::credential::live::{Finding, FindingKind};
 use crate::credential::postgres::connection::Connection;
@@ -28,7 +28,7 @@ impl Connection {
         doubt: &Doubt,
         key: &MarkerKey,
     ) -> Result<bool, BrokerError> {
-        let Some(from) = doubt.marker else {
+        let Some(Marker::Wal(from)) = doubt.marker else {
             return Ok(false);
         };
         match self.search(doubt, from, key).await {

@@ -2,8 +2,10 @@
 //!
 //! One task per target, on the control runtime, with a connection of its own that it opens when there
 //! is something to ask: neither sessions nor logins wait for it. What it cannot find out now it asks
-//! again; what nobody can find out is called `in_doubt`, with the reason. `verdict` is pure.
+//! again; what nobody can find out is called `in_doubt`, with the reason. `verdict` is pure;
+//! `table` asks where a row of a table tells.
 
+mod table;
 pub(in crate::credential) mod verdict;
 
 use std::collections::VecDeque;
@@ -14,13 +16,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::audit::{Doubt, Doubtful, Event, Evidence, Journal, MarkerKey, Outcome, Reconciled, Record};
+use crate::audit::{
+    Doubt, Doubtful, Event, Evidence, Journal, Marker, MarkerKey, Outcome, Reconciled, Record,
+};
 use crate::credential::ending::Backoff;
 use crate::credential::error::{BrokerError, chain};
 use crate::credential::server::{Access, Connection};
 use crate::domain::clock::{Clock, Random};
-use crate::domain::target::{DatabaseName, TargetName};
+use crate::domain::target::{DatabaseName, Engine, TargetName};
 
+use table::Cleaning;
 use verdict::{Status, Testimony, Verdict, Witness, judge};
 
 /// Doubts that wait at one time. A session has one at most, and a start brings what
@@ -134,11 +139,13 @@ pub(in crate::credential) struct Reconciler {
 impl Reconciler {
     pub(in crate::credential) async fn run(self) {
         let mut trouble = Trouble::default();
+        let mut cleaning = Cleaning::of(&(self.reach)());
         loop {
             match self.doubts.take_due(Instant::now()) {
                 Ok(due) => self.resolve(due, &mut trouble).await,
-                Err(next) => self.rest(next).await,
+                Err(next) => self.rest(next.into_iter().chain(cleaning.due).min()).await,
             }
+            self.clean(&mut cleaning).await;
         }
     }
 
@@ -185,19 +192,23 @@ impl Reconciler {
         trouble: &mut Trouble,
     ) -> Result<(), BrokerError> {
         let access = (self.reach)();
+        if access.engine() == Engine::SqlServer {
+            return self.ask_tables(&access, due, trouble).await;
+        }
         let connection = match access.connect(&self.home).await? {
             Connection::Postgres(connection) => connection,
-            // The target was PostgreSQL's in the run that left this open.
-            Connection::SqlServer(_) => {
-                for one in due.by_ref() {
-                    let found = in_doubt(&one.doubt, Doubtful::EngineCannotTell);
-                    self.put_on_record(one, found, trouble).await;
-                }
-                return Ok(());
-            }
+            Connection::SqlServer(_) => return Ok(()),
         };
         let witness = connection.witness(self.clock.as_ref()).await?;
         while let Some(one) = due.as_slice().first() {
+            // The target was SQL Server's in the run that left this open.
+            if matches!(one.doubt.marker, Some(Marker::Row(..))) {
+                if let Some(one) = due.next() {
+                    let found = in_doubt(&one.doubt, Doubtful::EngineCannotTell);
+                    self.put_on_record(one, found, trouble).await;
+                }
+                continue;
+            }
             let id = one.doubt.id.unwrap_or_default();
             // What fails here stays in line, the one at hand with the others.
             let mut testimony = connection.testimony(id, &witness).await?;

@@ -5,7 +5,7 @@
 //! nothing of them had reached the disk. So "committed" is said of the transaction itself only in the
 //! life in which it ran; later it needs a proof that the id was not given out a second time.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::audit::doubt::Doubt;
 use crate::audit::{Doubtful, Evidence, Outcome};
@@ -126,6 +126,49 @@ pub(in crate::credential) fn judge(
     }
 }
 
+/// Rows of the table of markers are kept for so long, by the server's clock, and then removed by whichever broker
+/// finds them: commits whose replies were lost are asked after within seconds, and most outages are over in a
+/// few hours. Ten transactions a second leave 200,000 rows.
+pub(in crate::credential) const ROWS_KEPT_FOR: Duration = Duration::from_secs(6 * 60 * 60);
+/// That a row is not there says something for so long only, by our clock: an hour less, for clocks that are put
+/// right, and for what passes between the row and its intent.
+const ABSENCE_COUNTS_FOR: Duration = Duration::from_secs(5 * 60 * 60);
+
+/// What a table of markers says of one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::credential) enum Row {
+    /// With our signature.
+    Ours,
+    /// In its place stands what this key did not sign.
+    Foreign,
+    Absent,
+    /// A transaction that is still open has it, or nobody could read the table.
+    Unread,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::credential) struct RowTestimony {
+    pub(in crate::credential) row: Row,
+    /// A replica that only reads lags behind, and knows nothing of locks.
+    pub(in crate::credential) writable: bool,
+    /// Is it certain that the transaction is over? Where readers wait for writers, an answer is the proof.
+    pub(in crate::credential) over: bool,
+}
+
+/// The verdict on a transaction with a row in a table of markers. The intent that leads here was written when the
+/// row was there, uncommitted. `since`: how long ago that was.
+pub(in crate::credential) fn judge_row(testimony: &RowTestimony, since: Duration) -> Verdict {
+    match testimony.row {
+        _ if !testimony.writable => Verdict::NotYet,
+        Row::Ours => Verdict::Final(Outcome::Committed, Evidence::MarkerTable),
+        Row::Foreign => Verdict::InDoubt(Doubtful::MarkerUnknown),
+        Row::Unread => Verdict::NotYet,
+        Row::Absent if !testimony.over => Verdict::NotYet,
+        Row::Absent if since > ABSENCE_COUNTS_FOR => Verdict::InDoubt(Doubtful::Forgotten),
+        Row::Absent => Verdict::Final(Outcome::Aborted, Evidence::MarkerTable),
+    }
+}
+
 /// An id that is committed now, in another life than the transaction's own.
 struct Case<'a> {
     then: &'a Incarnation,
@@ -208,6 +251,7 @@ mod tests {
             id: Some(700),
             incarnation,
             marker: None,
+            backend: None,
             alive: SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(ALIVE).unwrap()),
             previous: None,
         }
@@ -295,6 +339,40 @@ mod tests {
             ..now
         };
         assert_eq!(changed(&said(Status::Future), &standby), Verdict::NotYet);
+    }
+
+    #[test]
+    fn a_row_is_there_or_not() {
+        let said = |row, writable, over, hours: u64| {
+            let testimony = RowTestimony { row, writable, over };
+            judge_row(&testimony, Duration::from_secs(hours * 3_600))
+        };
+        let committed = Verdict::Final(Outcome::Committed, Evidence::MarkerTable);
+        let aborted = Verdict::Final(Outcome::Aborted, Evidence::MarkerTable);
+        let cases = [
+            (said(Row::Ours, true, true, 0), committed.clone()),
+            (said(Row::Ours, true, false, 99), committed),
+            (said(Row::Absent, true, true, 0), aborted),
+            // The row may still come.
+            (said(Row::Absent, true, false, 0), Verdict::NotYet),
+            (said(Row::Unread, true, true, 0), Verdict::NotYet),
+            // It may have been removed.
+            (
+                said(Row::Absent, true, true, 6),
+                Verdict::InDoubt(Doubtful::Forgotten),
+            ),
+            (
+                said(Row::Foreign, true, true, 0),
+                Verdict::InDoubt(Doubtful::MarkerUnknown),
+            ),
+        ];
+        for (case, (found, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(found, expected, "case {case}");
+        }
+        for row in [Row::Ours, Row::Foreign, Row::Absent, Row::Unread] {
+            assert_eq!(said(row, false, true, 0), Verdict::NotYet, "a replica: {row:?}");
+        }
+        assert!(ABSENCE_COUNTS_FOR < ROWS_KEPT_FOR);
     }
 
     #[test]

@@ -366,7 +366,7 @@ async fn perform(client: &mut Client<Compat<Socket>>, sql: String) -> Result<Vec
     Ok(results.into_iter().flatten().map(Row::from).collect())
 }
 
-/// A row of texts and whole numbers, which is all that we ask for.
+/// A row of texts, whole numbers and bytes, which is all that we ask for.
 #[derive(Debug)]
 pub(in crate::credential) struct Row(Vec<Value>);
 
@@ -374,6 +374,7 @@ pub(in crate::credential) struct Row(Vec<Value>);
 enum Value {
     Text(String),
     Int(i64),
+    Bytes(Vec<u8>),
     /// NULL, or of a type that we do not ask for.
     Nothing,
 }
@@ -382,14 +383,21 @@ impl Row {
     pub(in crate::credential) fn text(&self, column: usize) -> Option<&str> {
         match self.0.get(column) {
             Some(Value::Text(text)) => Some(text),
-            Some(Value::Int(_) | Value::Nothing) | None => None,
+            Some(Value::Int(_) | Value::Bytes(_) | Value::Nothing) | None => None,
         }
     }
 
     pub(in crate::credential) fn int(&self, column: usize) -> Option<i64> {
         match self.0.get(column) {
             Some(Value::Int(int)) => Some(*int),
-            Some(Value::Text(_) | Value::Nothing) | None => None,
+            Some(Value::Text(_) | Value::Bytes(_) | Value::Nothing) | None => None,
+        }
+    }
+
+    pub(in crate::credential) fn bytes(&self, column: usize) -> Option<&[u8]> {
+        match self.0.get(column) {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            Some(Value::Text(_) | Value::Int(_) | Value::Nothing) | None => None,
         }
     }
 
@@ -414,6 +422,7 @@ impl From<ColumnData<'static>> for Value {
         let int = |int: Option<i64>| int.map_or(Self::Nothing, Self::Int);
         match data {
             ColumnData::String(text) => text.map_or(Self::Nothing, |text| Self::Text(text.into_owned())),
+            ColumnData::Binary(bytes) => bytes.map_or(Self::Nothing, |bytes| Self::Bytes(bytes.into_owned())),
             ColumnData::U8(value) => int(value.map(i64::from)),
             ColumnData::I16(value) => int(value.map(i64::from)),
             ColumnData::I32(value) => int(value.map(i64::from)),

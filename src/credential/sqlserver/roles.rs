@@ -8,7 +8,8 @@ use crate::credential::roles::{Granted, Place, Plan};
 use crate::credential::sqlserver::connection::{Connection, Product};
 use crate::credential::sqlserver::naming::{quote_name, quote_object, quote_text};
 use crate::credential::sqlserver::statements::transaction;
-use crate::policy::{Objects, Privilege, RoleDeclaration};
+use crate::domain::marker_table::MarkerTable;
+use crate::policy::{GrantDeclaration, Objects, Privilege, RoleDeclaration};
 
 /// `Ok(false)`: there is no such broker.
 pub(in crate::credential) async fn compare(
@@ -95,8 +96,37 @@ impl Comparison<'_> {
         {
             self.step(format!("GRANT ALTER ANY USER TO {}", quote_name(&user)));
         }
+        self.broker_of_markers(&user).await?;
         self.broker = Some(user);
         Ok(true)
+    }
+
+    /// Where every role of the target marks its transactions, if it does.
+    fn marker_table(&self) -> Option<MarkerTable> {
+        self.connection.access().settings.marker_table.clone()
+    }
+
+    /// The broker reads the markers, and removes the old ones.
+    async fn broker_of_markers(&mut self, user: &str) -> Result<(), BrokerError> {
+        let Some(table) = self.marker_table() else {
+            return Ok(());
+        };
+        let objects = Objects::Tables(vec![table.to_string()]);
+        // That it is missing is said with the roles.
+        let Some(FoundObject { object, .. }) = self.find(&objects, &table.to_string()).await? else {
+            return Ok(());
+        };
+        let there = self.granted(user).await?;
+        for privilege in ["SELECT", "DELETE"] {
+            let wanted = Granted {
+                object: object.clone(),
+                privilege: privilege.to_owned(),
+            };
+            if !there.contains(&wanted) {
+                self.step(format!("GRANT {privilege} ON {object} TO {}", quote_name(user)));
+            }
+        }
+        Ok(())
     }
 
     /// The role itself, and that the broker can hand it out, or has it.
@@ -165,7 +195,11 @@ impl Comparison<'_> {
     async fn grants(&mut self, role: &RoleDeclaration) -> Result<(), BrokerError> {
         let there = self.granted(role.name.as_str()).await?;
         let mut declared = BTreeSet::new();
-        for grant in &role.grants {
+        let marks = self.marker_table().map(|table| GrantDeclaration {
+            privileges: vec![Privilege::Insert],
+            objects: Objects::Tables(vec![table.to_string()]),
+        });
+        for grant in role.grants.iter().chain(&marks) {
             for name in grant.objects.names() {
                 let Some(found) = self.find(&grant.objects, name).await? else {
                     let kind = kind_of(&grant.objects);

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::domain::marker_table::MarkerTable;
+
 /// How a SQL Server is reached, and how logins are made on it.
 #[derive(Clone, Debug, Default)]
 pub struct SqlServerSettings {
     /// Minted logins are users with a password of their own in the role's database, without a login of
     /// the server: for Azure SQL, and for databases with partial containment.
     pub contained: bool,
+    /// Where transactions that write are marked, if they are.
+    pub marker_table: Option<MarkerTable>,
     pub tls: SqlServerTls,
 }
 

@@ -278,7 +278,7 @@ impl Front for PostgresFront {
         let probe = format!("gatepost_probe_{nonce:016x}");
         let proofs = Proofs::new(catalogue, upstream.parameters());
         Conversation::new(prelude.session, ledger, &probe, upstream.parameters(), proofs).marking(
-            prelude.marker.cloned(),
+            prelude.marker.map(|marking| marking.key.clone()),
             &probe,
             nonce,
         )

@@ -3,7 +3,7 @@
 //! Where `wal_marker` is on, the last question before a transaction commits writes our marker into it: the
 //! WAL then proves the commit, whoever lives to hear of it.
 
-use crate::audit::{Lsn, MarkerKey};
+use crate::audit::{Lsn, Marker as Found, MarkerKey};
 use crate::session::lane::Lane;
 use crate::wire::pg::from_client;
 use crate::wire::pg::turn::{Owner, Sent};
@@ -104,7 +104,7 @@ impl Conversation {
         self.ledger.learned(probe::id_in_row(body));
         let marked = self.marker.as_ref().is_some_and(|marker| marker.asked);
         if let Some(place) = probe::place_in_row(body).filter(|_| marked) {
-            self.ledger.marked(Lsn(place));
+            self.ledger.marked(Found::Wal(Lsn(place)));
         }
     }
 

@@ -261,6 +261,15 @@ fn about_sessions() -> Vec<Row> {
     ]
 }
 
+fn about_markers() -> Vec<Row> {
+    let table = "gatepost.markers".parse().unwrap();
+    vec![(
+        RefusalCode::AuditUnavailable,
+        Reason::NotMarked { table },
+        "SQL Server: `marker_table` is set, and the table or the right to it is missing; the transaction stays open",
+    )]
+}
+
 fn rows() -> Vec<Row> {
     [
         about_tokens(),
@@ -268,6 +277,7 @@ fn rows() -> Vec<Row> {
         about_packets(),
         about_access(),
         about_sessions(),
+        about_markers(),
     ]
     .concat()
 }
@@ -316,9 +326,10 @@ const fn number(reason: &Reason) -> usize {
         Reason::LoginWay { .. } => 38,
         Reason::TicketUnknown => 39,
         Reason::CorrelationMissing => 40,
+        Reason::NotMarked { .. } => 41,
     }
 }
-const REASONS: usize = 41;
+const REASONS: usize = 42;
 
 #[derive(Debug)]
 struct Zero;

@@ -25,7 +25,7 @@ fn marked(story: &Story) -> Vec<Option<String>> {
         let Event::TransactionIntent(transaction) = &record.event else {
             panic!("no intent")
         };
-        transaction.marker.map(|marker| marker.to_string())
+        transaction.marker.as_ref().map(ToString::to_string)
     };
     story.intents.iter().map(marker).collect()
 }
