@@ -299,14 +299,16 @@ impl Front for SqlServerFront {
         ledger: Ledger,
         upstream: &Checkout,
         prelude: &Prelude<'_>,
-        _: u64,
+        nonce: u64,
         _: Option<CatalogueWatch>,
     ) -> Conversation {
         let asked = self
             .hello
             .as_ref()
             .map_or("", |hello| hello.login.database.as_str());
-        Conversation::new(ledger, upstream, prelude).asked_for(asked)
+        Conversation::new(ledger, upstream, prelude)
+            .asked_for(asked)
+            .marking(prelude.marker, nonce)
     }
 
     fn into_parts(self) -> Option<(Stream, BytesMut)> {

@@ -12,7 +12,9 @@ use crate::session::ledger::Allowance;
 use crate::sql::Kind;
 use crate::sql::correlation::{Reach, SetCorrelation, Setting};
 use crate::sql::tsql::correlation::{Key, SetContext, Value as SetValue, key, parameter_place};
-use crate::sql::tsql::{Effect, Implicit, Name, PlanOnly, Reading, Step, procedures, read, read_inner};
+use crate::sql::tsql::{
+    Effect, Implicit, Name, PlanOnly, Reading, Step, is_guarded_commit, procedures, read, read_inner,
+};
 use crate::wire::tds::headers::{Activity, Headers};
 use crate::wire::tds::procedure::{Named, Procedure};
 use crate::wire::tds::request::{Batch, Request, TransactionRequest};
@@ -377,6 +379,21 @@ impl Plan {
             }
         }
         false
+    }
+
+    /// Is it a COMMIT and nothing else? What runs beside one could undo a part of the transaction first.
+    pub(super) fn is_commit_alone(&self) -> bool {
+        if let Some(managed) = self.managed {
+            return matches!(managed, Managed::Commit { .. });
+        }
+        match self.effects.as_slice() {
+            [Effect::Steps(steps)] => steps.as_slice() == [Step::Commit],
+            [Effect::Unclear { may_begin: false, .. }] => {
+                let texts: Vec<_> = self.statements.iter().map(|(text, _)| text.as_ref()).collect();
+                is_guarded_commit(&texts.join(" "))
+            }
+            _ => false,
+        }
     }
 
     /// Is it one statement that is there whole or not at all, so that its error says that nothing stayed?

@@ -29,7 +29,7 @@ pub use reading::{Implicit, Reading, read, read_inner};
 pub use relations::{Relations, relations};
 pub use settings::{PlanOnly, Setting, Tracked};
 pub use statements::Statement;
-pub use transaction::{Effect, Step};
+pub use transaction::{Effect, Step, is_guarded_commit};
 
 #[cfg(test)]
 mod tests;

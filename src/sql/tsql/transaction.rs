@@ -5,7 +5,7 @@
 //! as an error. While SET NOEXEC, PARSEONLY, FMTONLY or SHOWPLAN is on, nothing of it happens.
 
 use crate::sql::tsql::call::{Callee, calls};
-use crate::sql::tsql::lexer::{Token, TokenKind};
+use crate::sql::tsql::lexer::{Lexer, Token, TokenKind};
 use crate::sql::tsql::procedures;
 use crate::sql::tsql::statements::is_keyword;
 
@@ -117,6 +117,24 @@ pub(super) fn judge(words: &[Token<'_>], doubtful: bool, planned: bool) -> Effec
         };
     }
     Effect::Steps(walk.steps)
+}
+
+/// Is the text `IF @@TRANCOUNT > 0 COMMIT` and nothing else, as mssql-jdbc sends it? Within a transaction that is a
+/// COMMIT.
+pub fn is_guarded_commit(text: &str) -> bool {
+    let words = Lexer::new(text).filter(|token| token.kind != TokenKind::Comment);
+    // One more than the longest has.
+    let words: Vec<_> = words.take(8).collect();
+    let [condition, count, above, zero, commit, rest @ ..] = words.as_slice() else {
+        return false;
+    };
+    let asked = count.kind == TokenKind::Variable && count.text.eq_ignore_ascii_case("@@trancount");
+    let guarded = condition.is("if") && asked && above.symbol('>') && zero.text == "0";
+    let mut rest = rest.iter().filter(|token| token.kind != TokenKind::Semicolon);
+    let of = rest
+        .next()
+        .is_none_or(|word| word.is_any(&["tran", "transaction", "work"]));
+    guarded && commit.is("commit") && of && rest.next().is_none() && words.len() < 8
 }
 
 fn may_end(callee: &Callee) -> bool {

@@ -10,11 +10,14 @@ use crate::session::sqlserver::refusal;
 use crate::session::sqlserver::request::{Managed, Plan};
 use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
-use crate::wire::tds::reply::{put_database, put_done, put_reset_ack, put_return_status};
+use crate::wire::tds::reply::{
+    put_database, put_done, put_reset_ack, put_return_status, put_rollback as put_told_rollback,
+};
 use crate::wire::tds::request::{self, Seen, put_batch, put_rollback};
 use crate::wire::tds::turn::{Asked, Attention, Owed, Owner, Turn};
 use crate::wire::{Decoded, PeerMisbehaved};
 
+use super::marking::Cleared;
 use super::questions::Question;
 use super::{Cancelled, Conversation, Phase, whole_packet};
 
@@ -178,6 +181,12 @@ impl Conversation {
                 return Ok(looked);
             }
         }
+        match self.clear(to_server)? {
+            None => {}
+            Some(Cleared::Later) => return Ok(WAIT),
+            Some(Cleared::Demand(demand)) => return Ok(Looked::Demand(demand)),
+            Some(Cleared::Never) => return Ok(Looked::On),
+        }
         if self.plan.as_ref().is_some_and(|plan| plan.resets) {
             // By a call instead of the header's flag, as python-tds does it.
             if !self.reset_made {
@@ -299,15 +308,11 @@ impl Conversation {
                 self.asked &= kind.is_inert();
             }
         }
-        let commits = self.ledger.may_have_written() && plan.may_commit(self.open.depth, self.implicit);
-        self.plan = Some(plan);
-        if !commits {
-            return None;
+        if self.ledger.may_have_written() && plan.may_commit(self.open.depth, self.implicit) {
+            self.due = self.due_before(&plan);
         }
-        self.ledger.announce();
-        let intent = self.ledger.intent()?;
-        self.phase = Phase::Writing;
-        Some(Looked::Demand(Demand::Intent(intent)))
+        self.plan = Some(plan);
+        None
     }
 
     /// Without the flag of a reset, which was made; tedious sets it on all packets of a message.
@@ -369,6 +374,9 @@ impl Conversation {
         if !header.status.has(Status::IGNORE) {
             let refusal = self.refusal(code, reason);
             refusal::put_in_session(&mut payload, &refusal);
+        }
+        if let Some(descriptor) = self.taken_away.take() {
+            put_told_rollback(&mut payload, descriptor);
         }
         if no_intent && self.open.depth > 0 {
             return self.roll_back_instead(&payload, to_server, to_client);

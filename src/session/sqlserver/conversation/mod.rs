@@ -10,12 +10,15 @@
 //!   for the outcome as well.
 //! - Truth about transactions is what the server tells (ENVCHANGE). Where it tells nothing of statements
 //!   that begin and end them, the words of the statements count, and `@@TRANCOUNT` where they are not clear.
+//! - Where there is a table of markers, a transaction that may have written gets its row there before its COMMIT
+//!   and before the intent, which names the row.
 //! - The id of a transaction is asked for while the client thinks, under its descriptor.
 //! - A reset that the client asks for is made by gatepost, which then sets again who the client is: the
 //!   client's own request must not be the first behind it.
 //! - What is refused is answered here, and the server never sees it.
 
 mod client;
+mod marking;
 mod questions;
 mod server;
 #[cfg(test)]
@@ -41,6 +44,7 @@ use crate::wire::tds::token::Reader;
 use crate::wire::tds::turn::{Attention, Owed, Owner, Turn};
 use crate::wire::{Decoded, PeerMisbehaved};
 
+use marking::{Due, Marker};
 use questions::Question;
 use server::ReplySoFar;
 
@@ -105,6 +109,12 @@ pub(in crate::session) struct Conversation {
     plan: Option<Plan>,
     /// Its intent is on disk.
     cleared: bool,
+    /// What it waits for before it goes on.
+    due: Due,
+    /// What transactions are marked with, where they are.
+    marker: Option<Marker>,
+    /// A transaction ended under its client's COMMIT, which is to be told so.
+    taken_away: Option<u64>,
     /// The kind of its packets.
     kind: PacketKind,
     /// Bytes of whole packets of a request that is still to be understood.
@@ -196,6 +206,9 @@ impl Conversation {
             texts: Texts::default(),
             plan: None,
             cleared: false,
+            due: Due::Nothing,
+            marker: None,
+            taken_away: None,
             kind: PacketKind::Batch,
             walked: 0,
             wanted: 0,

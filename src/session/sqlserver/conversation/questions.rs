@@ -28,6 +28,8 @@ pub(super) enum Question {
     Id,
     /// How many transactions are open?
     Count,
+    /// Is the transaction marked now?
+    Mark,
     /// The reset of this kind that the client asked for, and what is set behind it.
     Reset(Status),
 }
@@ -55,6 +57,8 @@ impl Conversation {
             Question::Id => (self.habits.id_question.unwrap_or(COUNT), Status::NORMAL),
             Question::Count => (COUNT, Status::NORMAL),
             Question::Reset(status) => (self.prelude.as_str(), status),
+            // It is a call with a value, and sent from elsewhere.
+            Question::Mark => return Ok(()),
         };
         // A reset ends the transaction before the text is looked at.
         let descriptor = if status.has(Status::RESET) {
@@ -92,6 +96,9 @@ impl Conversation {
     pub(super) fn answered(&mut self, question: Question, now: SystemTime) -> Result<(), Fault> {
         self.step(|turn| turn.answered(false));
         self.phase = Phase::Open;
+        if question == Question::Mark {
+            return self.mark_answered(now);
+        }
         let row = first_row(&self.answer).map_err(Fault::Server)?;
         let value = row.and_then(|row| row.into_iter().next());
         match question {
@@ -111,6 +118,7 @@ impl Conversation {
                 self.counted(u32::try_from(count).unwrap_or(u32::MAX), now);
             }
             Question::Reset(status) => self.was_reset(status, now)?,
+            Question::Mark => {}
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 mod cancels;
 mod endings;
 mod large;
+mod marking;
 mod prepared;
 mod refusals;
 mod resets;
@@ -441,6 +442,8 @@ fn payload(words: &str) -> Vec<u8> {
             }
             "bigint" => put_number(&mut out, ColumnKind::BigInt, Cell::BigInt(number as i64)),
             "int" => put_number(&mut out, ColumnKind::Int, Cell::Int(number as i32)),
+            // Two digits: is the row there, how many transactions are open.
+            "marks" => put_numbers(&mut out, [number / 10, number % 10]),
             "null" => put_number(&mut out, ColumnKind::BigInt, Cell::Null),
             "unknown" => out.extend_from_slice(&[0x02, 1, 2, 3]),
             other => panic!("{other}: no such word"),
@@ -453,6 +456,13 @@ fn put_number(out: &mut Vec<u8>, kind: ColumnKind, cell: Cell<'_>) {
     let columns = [Column { name: "", kind }];
     reply::put_columns(out, &columns);
     reply::put_row(out, &columns, &[cell]);
+}
+
+fn put_numbers(out: &mut Vec<u8>, numbers: [u64; 2]) {
+    let kind = ColumnKind::Int;
+    let columns = [Column { name: "", kind }, Column { name: "", kind }];
+    reply::put_columns(out, &columns);
+    reply::put_row(out, &columns, &numbers.map(|number| Cell::Int(number as i32)));
 }
 
 fn said<'a>(number: u64) -> Said<'a> {
