@@ -150,6 +150,13 @@ fn who(session: &Session, model: &Model, name: &str, values: &[Value]) -> Option
                 (None, _) => yes(model.has_server_permission(login, &permission)),
                 (Some(on), class) => {
                     let class = class.unwrap_or_else(|| "database".to_owned()).to_lowercase();
+                    if class == "object" {
+                        let key = key_of(&on);
+                        if !database.tables.contains_key(&key) {
+                            return Some(Value::Null);
+                        }
+                        return Some(yes(database.may(&session.user, &permission, &class, &key)));
+                    }
                     let on = unquoted(&on);
                     let on = if class == "database" { String::new() } else { on };
                     yes(database.may(&session.user, &permission, &class, &on))
@@ -255,10 +262,19 @@ fn plain(name: &str, values: &[Value]) -> Result<Option<Value>, Fault> {
             "servername" => Value::text(SERVER_NAME),
             _ => Value::Null,
         },
+        "databasepropertyex"
+            if text_of(values, 1).is_some_and(|it| it.eq_ignore_ascii_case("updateability")) =>
+        {
+            Value::text("READ_WRITE")
+        }
         "databasepropertyex" | "connectionproperty" => Value::Null,
         "getdate" | "sysutcdatetime" | "sysdatetime" | "getutcdate" => Value::at(now()),
         "datediff" => match (values.get(1), values.get(2)) {
             (Some(from), Some(to)) => difference(from, to)?,
+            _ => Value::Null,
+        },
+        "dateadd" => match (values.get(1).and_then(Value::as_int), values.get(2)) {
+            (Some(count), Some(at)) => later(&text.unwrap_or_default(), count, at)?,
             _ => Value::Null,
         },
         "crypt_gen_random" | "newid" => random(name, first.as_int().unwrap_or(16)),
@@ -326,6 +342,25 @@ fn difference(from: &Value, to: &Value) -> Result<Value, Fault> {
     Ok(match (of(from)?, of(to)?) {
         (Some(from), Some(to)) => Value::integer(to - from),
         _ => Value::Null,
+    })
+}
+
+/// `DATEADD` of whole hours or seconds.
+fn later(part: &str, count: i64, at: &Value) -> Result<Value, Fault> {
+    let kind = gatepost::wire::tds::reply::ColumnKind::DateTime2 { scale: 7 };
+    let Value::DateTime { days, ticks } = at.cast(kind)? else {
+        return Ok(Value::Null);
+    };
+    let seconds = match part {
+        "hour" => 3_600,
+        "second" => 1,
+        other => return Err(Fault::syntax(other)),
+    };
+    let (day, second) = (864_000_000_000, 10_000_000);
+    let all = i64::from(days) * day + i64::try_from(ticks).unwrap_or_default() + count * seconds * second;
+    Ok(Value::DateTime {
+        days: u32::try_from(all.div_euclid(day)).unwrap_or_default(),
+        ticks: u64::try_from(all.rem_euclid(day)).unwrap_or_default(),
     })
 }
 

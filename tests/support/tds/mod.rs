@@ -47,7 +47,7 @@ use tokio::task::JoinHandle;
 use connection::Manners;
 use model::Shared;
 
-pub(crate) use model::{Committed, LoginSeen};
+pub(crate) use model::{Committed, LoginSeen, Loss};
 
 /// What a server begins with.
 #[derive(Clone, Debug, Default)]
@@ -210,6 +210,16 @@ impl Server {
     /// Every request waits so long.
     pub(crate) fn delay(&self, delay: Duration) {
         self.shared.lock().orders.delay = delay;
+    }
+
+    /// The next COMMIT of a minted login is lost in this way.
+    pub(crate) fn lose_commit(&self, how: Loss) {
+        self.shared.lock().orders.lose = Some(how);
+    }
+
+    /// Is there no such order any more, because it was followed?
+    pub(crate) fn lost_commit(&self) -> bool {
+        self.shared.lock().orders.lose.is_none()
     }
 
     /// New logins are sent there.

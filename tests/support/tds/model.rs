@@ -134,6 +134,18 @@ pub(crate) struct Orders {
     pub(crate) refuse_logins: Option<i32>,
     pub(crate) delay: Duration,
     pub(crate) route: Option<(String, u16)>,
+    pub(crate) lose: Option<Loss>,
+}
+
+/// What becomes of the next COMMIT of a login whose name begins with `gp_`. It is never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// The server closes the connection; else it waits until its client does.
+    pub(crate) cut: bool,
+    /// So long after the connection is gone …
+    pub(crate) late: Duration,
+    /// … it is done all the same; or rolled back.
+    pub(crate) done: bool,
 }
 
 #[derive(Debug, Default)]

@@ -447,18 +447,26 @@ impl<'a> Parser<'a> {
     fn source(&mut self, join: Join) -> Parsed<Source> {
         let name = self.name()?;
         let alias = self.alias()?.map(|alias| alias.to_lowercase());
-        self.hints()?;
+        let waits = self.hints()?.contains(&"readcommittedlock".to_owned());
         let alias = alias.unwrap_or_else(|| name.object.clone());
-        Ok(Source { name, alias, join })
+        Ok(Source {
+            name,
+            alias,
+            join,
+            waits,
+        })
     }
 
-    /// `WITH (UPDLOCK, …)`.
-    pub(crate) fn hints(&mut self) -> Parsed<()> {
-        if self.is("with") && self.ahead(1).is_some_and(|next| next.kind == TokenKind::Open) {
-            self.at += 1;
-            self.skip_enclosed()?;
+    /// `WITH (UPDLOCK, …)`: its words.
+    pub(crate) fn hints(&mut self) -> Parsed<Vec<String>> {
+        if !self.is("with") || self.ahead(1).is_none_or(|next| next.kind != TokenKind::Open) {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let from = self.at;
+        self.at += 1;
+        self.skip_enclosed()?;
+        let words = self.tokens.get(from..self.at).unwrap_or_default().iter();
+        Ok(words.map(|token| token.text.to_lowercase()).collect())
     }
 
     pub(crate) fn expressions(&mut self) -> Parsed<Vec<Expr>> {

@@ -106,7 +106,25 @@ impl Parser<'_> {
         })
     }
 
+    pub(crate) fn truncate(&mut self) -> Parsed<Statement> {
+        self.want("table")?;
+        Ok(Statement::Delete {
+            top: None,
+            table: self.name()?,
+            filter: None,
+            output: Vec::new(),
+        })
+    }
+
     pub(crate) fn delete(&mut self) -> Parsed<Statement> {
+        let top = if self.take("top") {
+            self.want_kind(TokenKind::Open)?;
+            let top = self.expression()?;
+            self.want_kind(TokenKind::Close)?;
+            Some(top)
+        } else {
+            None
+        };
         self.take("from");
         let table = self.name()?;
         self.hints()?;
@@ -121,6 +139,7 @@ impl Parser<'_> {
             None
         };
         Ok(Statement::Delete {
+            top,
             table,
             filter,
             output,

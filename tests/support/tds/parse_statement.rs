@@ -55,15 +55,7 @@ impl Parser<'_> {
                 self.update()
             }
             "delete" => self.delete(),
-            "truncate" => {
-                self.want("table")?;
-                let table = self.name()?;
-                Ok(Statement::Delete {
-                    table,
-                    filter: None,
-                    output: Vec::new(),
-                })
-            }
+            "truncate" => self.truncate(),
             "exec" | "execute" => {
                 if self.take("as") {
                     return Err(Fault::syntax("AS"));

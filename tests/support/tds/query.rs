@@ -120,6 +120,46 @@ pub(crate) fn relation(
     Ok(relation)
 }
 
+/// Does somebody's open transaction have a row that one of the tables with READCOMMITTEDLOCK is asked for?
+pub(crate) fn is_locked(evaluator: Evaluator<'_>, select: &Select) -> Result<bool, Fault> {
+    let transaction = evaluator.session.transaction_id();
+    for source in select.sources.iter().filter(|source| source.waits) {
+        let (database, key) = evaluator.session.place(&source.name);
+        let Some(table) = evaluator
+            .model
+            .databases
+            .get(&database)
+            .and_then(|database| database.tables.get(&key))
+        else {
+            continue;
+        };
+        let columns = table.columns.iter();
+        let columns: Vec<_> = columns.map(|it| (it.name.clone(), Some(it.kind))).collect();
+        for row in table.unsettled(transaction) {
+            let sources = [Loaded {
+                alias: source.alias.clone(),
+                relation: Relation {
+                    columns: columns.clone(),
+                    rows: vec![row.clone()],
+                    ids: Vec::new(),
+                },
+            }];
+            let frame = Frame {
+                sources: &sources,
+                row: &[Some(0)],
+                group: None,
+                outer: None,
+            };
+            let fits = select.filter.as_ref();
+            let fits = fits.map_or(Ok(Some(true)), |filter| evaluator.truth(filter, &frame))?;
+            if fits == Some(true) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// `n < limit` alone.
 fn bound(evaluator: Evaluator<'_>, filter: &Expr) -> Option<i64> {
     match filter {

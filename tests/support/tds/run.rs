@@ -394,8 +394,24 @@ impl Session {
 
     fn select(&mut self, select: &Select) -> Result<(), Stop> {
         let shared = std::sync::Arc::clone(&self.shared);
-        let model = shared.lock();
+        let mut model = shared.lock();
         self.may_read(&model, select)?;
+        let most = u64::try_from(self.settings.lock_timeout).ok();
+        let until = most.map(|most| Instant::now() + Duration::from_millis(most));
+        loop {
+            let evaluator = Evaluator {
+                session: self,
+                model: &model,
+            };
+            if !query::is_locked(evaluator, select)? {
+                break;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(Fault::new(1222, 16, "Lock request time out period exceeded.").into());
+            }
+            model = shared.wait(model, Duration::from_millis(50));
+            self.stop_if_cancelled()?;
+        }
         let evaluator = Evaluator {
             session: self,
             model: &model,

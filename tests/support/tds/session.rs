@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gatepost::wire::tds::reply::{self, ColumnKind};
 
+use tokio::time::Instant;
+
 use super::fault::{Fault, Stop};
-use super::model::{Committed, Model, Shared};
+use super::model::{Committed, Loss, Model, Shared};
 use super::out::Out;
 use super::store::{Change, Table};
 use super::syntax::Name;
@@ -182,11 +185,39 @@ impl Session {
             self.counted(self.count - 1);
             return Ok(());
         }
+        let loss = if self.who.login.starts_with("gp_") {
+            self.shared.lock().orders.lose.take()
+        } else {
+            None
+        };
+        if let Some(Loss { cut, late, done }) = loss {
+            self.lose(cut, late);
+            if !done {
+                // The end of the session rolls back.
+                return Err(Fault::new(3902, 16, "The connection is lost.").aborting());
+            }
+        }
         let descriptor = self.descriptor();
         self.finish();
         self.counted(0);
         self.out.put(|bytes| reply::put_commit(bytes, descriptor));
         Ok(())
+    }
+
+    /// Until the connection is no more, and for a while longer.
+    fn lose(&self, cut: bool, late: Duration) {
+        let mut model = self.shared.lock();
+        if let Some(seen) = model.sessions.get_mut(&self.who.spid).filter(|_| cut) {
+            seen.killed = true;
+            seen.kill.notify_one();
+        }
+        while !self.is_cancelled() {
+            model = self.shared.wait(model, Duration::from_millis(200));
+        }
+        let until = Instant::now() + late;
+        while Instant::now() < until {
+            model = self.shared.wait(model, Duration::from_millis(50));
+        }
     }
 
     pub(crate) fn save(&mut self, name: &str) -> Result<(), Fault> {

@@ -102,6 +102,12 @@ impl Table {
             .filter_map(move |(id, row)| Some((*id, row.seen_by(transaction)?)))
     }
 
+    /// Rows that another transaction has changed and not committed, as they would be.
+    pub(crate) fn unsettled(&self, transaction: i64) -> impl Iterator<Item = &Vec<Value>> {
+        let others = move |row: &&Row| row.writer.is_some_and(|writer| writer != transaction);
+        self.rows.values().filter(others).map(|row| &row.values)
+    }
+
     /// The same for rows with this value in a column that is a key of its own; `None` if it is not.
     pub(crate) fn found(
         &self,

@@ -106,6 +106,8 @@ pub(crate) struct Source {
     pub(crate) name: Name,
     pub(crate) alias: String,
     pub(crate) join: Join,
+    /// READCOMMITTEDLOCK: who has changed a row and is not over is waited for.
+    pub(crate) waits: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -258,6 +260,7 @@ pub(crate) enum Statement {
         output: Vec<Item>,
     },
     Delete {
+        top: Option<Expr>,
         table: Name,
         filter: Option<Expr>,
         output: Vec<Item>,

@@ -49,12 +49,13 @@ impl Session {
                     sets,
                     filter,
                     output,
-                } => self.change(&mut model, table, Some(sets), filter.as_ref(), output)?,
+                } => self.change(&mut model, table, Some(sets), (filter.as_ref(), None), output)?,
                 Statement::Delete {
+                    top,
                     table,
                     filter,
                     output,
-                } => self.change(&mut model, table, None, filter.as_ref(), output)?,
+                } => self.change(&mut model, table, None, (filter.as_ref(), top.as_ref()), output)?,
                 _ => return Ok(()),
             };
             match tried {
@@ -252,7 +253,7 @@ impl Session {
         model: &mut Model,
         name: &Name,
         sets: Option<&Vec<(String, Expr)>>,
-        filter: Option<&Expr>,
+        (filter, top): (Option<&Expr>, Option<&Expr>),
         output: &[Item],
     ) -> Result<Tried, Fault> {
         let place = self.place(name);
@@ -263,7 +264,15 @@ impl Session {
             let permission = if sets.is_some() { "UPDATE" } else { "DELETE" };
             self.may(model, permission, &place)?;
         }
-        let changes = self.planned(model, name, &place, sets.map_or(&[][..], Vec::as_slice), filter)?;
+        let mut changes = self.planned(model, name, &place, sets.map_or(&[][..], Vec::as_slice), filter)?;
+        if let Some(top) = top {
+            let top = Evaluator { session: self, model }.value(top, &super::evaluate::NOWHERE)?;
+            changes.truncate(
+                top.as_int()
+                    .and_then(|top| usize::try_from(top).ok())
+                    .unwrap_or_default(),
+            );
+        }
         let (mut returned, mut count) = (Vec::new(), 0);
         for (id, before, after) in changes {
             let after = sets.is_some().then_some(after);
