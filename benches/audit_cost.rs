@@ -6,8 +6,8 @@
 //!         [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]... [c1|c8|c32]...
 //!
 //! Each line: transactions a second, their ratio to the run without audit of the same round (without
-//! `GATEPOST_UNAUDITED`: to the direct one), and the CPU time of gatepost and of the server for each transaction (from
-//! /proc). The medians of the ratios stand at the end. Ratios and CPU are what can be compared between machines; the
+//! `GATEPOST_UNAUDITED`: to the direct one), the CPU time of gatepost and of the server for each transaction (from
+//! /proc), and the journal's bytes for each. The medians of the ratios stand at the end. Ratios and CPU are what can be compared between machines; the
 //! disk's own time for one `fdatasync` stands at the head, since every strict commit waits for one.
 
 #![expect(
@@ -83,6 +83,7 @@ struct Figures {
     per_second: f64,
     proxy: Duration,
     server: Duration,
+    journal: u64,
 }
 
 fn main() {
@@ -106,7 +107,7 @@ fn main() {
         !words.iter().any(named) || words.iter().any(|it| it == name)
     };
     let workloads = WORKLOADS.map(|(name, _)| name);
-    println!("round workload protocol clients way          tps  ratio  gatepost µs  server µs");
+    println!("round workload protocol clients way          tps  ratio  gatepost µs  server µs  journal B");
     let mut ratios = Ratios::new();
     for round in 1..=rounds {
         for workload in workloads.into_iter().filter(|it| asked(it, &workloads)) {
@@ -165,13 +166,14 @@ fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios
         }
         let ratio = base.map_or(f64::NAN, |base| figures.per_second / base);
         println!(
-            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {ratio:6.3} {:12} {:10}",
+            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {ratio:6.3} {:12} {:10} {:10}",
             run.workload,
             run.protocol,
             run.clients,
             figures.per_second,
             figures.proxy.as_micros(),
-            figures.server.as_micros()
+            figures.server.as_micros(),
+            figures.journal
         );
         let key = (run.workload, run.protocol, run.clients, way);
         ratios.entry(key).or_default().push(ratio);
@@ -203,6 +205,7 @@ fn measure(world: &World, run: &Run<'_>, caller: Option<&Caller>) -> Figures {
         None => direct(world, &arguments),
     };
     let before = cpu_times(world, caller.is_some());
+    let journal = stored(world);
     let output = pgbench.output().unwrap();
     let after = cpu_times(world, caller.is_some());
     let told = String::from_utf8_lossy(&output.stdout);
@@ -221,7 +224,14 @@ fn measure(world: &World, run: &Run<'_>, caller: Option<&Caller>) -> Figures {
         per_second: number_behind(&told, "tps = "),
         proxy: (after.0 - before.0) / transactions,
         server: (after.1 - before.1) / transactions,
+        journal: (stored(world) - journal) / u64::from(transactions),
     }
+}
+
+/// Bytes of the journal.
+fn stored(world: &World) -> u64 {
+    let files = fs::read_dir(world.path("audit")).into_iter().flatten().flatten();
+    files.map(|file| file.metadata().unwrap().len()).sum()
 }
 
 /// The superuser over TLS, as gatepost comes.
