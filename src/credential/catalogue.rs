@@ -29,7 +29,7 @@ use crate::domain::target::DatabaseName;
 use crate::sql::pg::Catalogue;
 
 /// How long a snapshot is believed without being confirmed. The shorter, the sooner a definition made past
-/// gatepost counts; three times [`POLL_EVERY`], so that one late answer changes nothing.
+/// gatepost counts; three times `POLL_EVERY`, so that one late answer changes nothing.
 pub const CONFIRMED_FOR: Duration = Duration::from_secs(3);
 /// How often the server is asked whether its catalogue has changed.
 const POLL_EVERY: Duration = Duration::from_secs(1);

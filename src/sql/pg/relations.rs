@@ -88,18 +88,9 @@ fn is_operator(token: &Token<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::tsql::Name;
 
     fn shown(text: &str) -> Option<String> {
-        let relations = relations(text)?;
-        let list = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(",");
-        let Relations {
-            read,
-            written,
-            called,
-            ..
-        } = &relations;
-        Some(format!("r:{} w:{} c:{}", list(read), list(written), list(called)))
+        relations(text).map(|relations| relations.shown())
     }
 
     #[test]

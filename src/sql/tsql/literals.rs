@@ -1,4 +1,4 @@
-//! The literals of a Transact-SQL statement, as [`crate::sql::literals`] does it for PostgreSQL.
+//! The literals of a Transact-SQL statement, as [`mod@crate::sql::literals`] does it for PostgreSQL.
 
 use crate::sql::Kind;
 use crate::sql::literals::{Literal, Piece};

@@ -43,6 +43,16 @@ pub struct Relations {
     pub truncated: bool,
 }
 
+#[cfg(test)]
+impl Relations {
+    /// All names, as tests compare them.
+    pub(in crate::sql) fn shown(&self) -> String {
+        let list = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(",");
+        let (read, written, called) = (list(&self.read), list(&self.written), list(&self.called));
+        format!("r:{read} w:{written} c:{called}")
+    }
+}
+
 /// What a text names; `None` when any part of it cannot be read.
 pub fn relations(text: &str) -> Option<Relations> {
     if text.len() > TEXT_BYTES_MAX {
@@ -397,15 +407,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Option<String> {
-        let relations = relations(text)?;
-        let list = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(",");
-        let Relations {
-            read,
-            written,
-            called,
-            ..
-        } = &relations;
-        Some(format!("r:{} w:{} c:{}", list(read), list(written), list(called)))
+        relations(text).map(|relations| relations.shown())
     }
 
     #[test]
