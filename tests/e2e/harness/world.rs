@@ -248,6 +248,12 @@ impl World {
         let names = self.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'gp\\_%' ORDER BY 1");
         names.lines().map(str::to_owned).collect()
     }
+
+    /// Those of them that can still be logged in with.
+    pub(crate) fn logins_in_use(&self) -> Vec<String> {
+        let names = self.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'gp\\_%' AND rolcanlogin");
+        names.lines().map(str::to_owned).collect()
+    }
 }
 
 pub(super) fn signal(which: &str, process: &str) {
