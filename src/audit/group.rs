@@ -125,8 +125,8 @@ impl Group {
     /// Chains one line, without its line feed; says where it begins.
     fn seal(&mut self, envelope: &Envelope<'_>) -> Option<usize> {
         let start = self.bytes.len();
-        let serialised = serde_json::to_writer(&mut self.bytes, envelope);
-        if serialised.is_err() || self.bytes.len() - start > LINE_BYTES_MAX {
+        let put = envelope.put(&mut self.bytes);
+        if put.is_err() || self.bytes.len() - start > LINE_BYTES_MAX {
             self.bytes.truncate(start);
             return None;
         }

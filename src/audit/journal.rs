@@ -266,10 +266,7 @@ impl Queue {
         };
         if matches!(record.event, Event::SessionOpened) {
             self.open.insert(session);
-        } else if matches!(
-            record.event,
-            Event::SessionClosed { .. } | Event::SessionDenied { .. }
-        ) {
+        } else if record.event.ends_session() {
             self.open.remove(&session);
         }
     }

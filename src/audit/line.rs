@@ -1,6 +1,7 @@
 //! How a record looks as a line of JSON: the members in their fixed order.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,8 @@ use serde::{Serialize, Serializer};
 
 use crate::audit::chain::{FORMAT, Hash};
 use crate::audit::marker::Marker;
-use crate::audit::record::{AdminCall, Event, Facts, Outcome, Reconciled, Scope, Statement, Transaction};
+use crate::audit::members::Members;
+use crate::audit::record::{AdminCall, Event, Outcome, Reconciled, Scope, Statement, Transaction};
 use crate::audit::values::StatementValues;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::TicketId;
@@ -21,45 +23,75 @@ use crate::sql::tsql::{Name, Relations};
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// One line, without the chain's own members.
-#[derive(Serialize)]
 pub(super) struct Envelope<'a> {
-    v: u64,
-    pub(super) seq: u64,
-    pub(super) at: Time,
-    pub(super) installation: &'a str,
-    pub(super) replica: &'a str,
-    pub(super) epoch: u64,
-    pub(super) event: &'static str,
-    #[serde(flatten)]
-    pub(super) facts: Option<&'a Facts>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    origin: &'a Origin,
+    seq: u64,
+    at: Time,
+    event: &'static str,
+    pub(super) facts: Option<&'a Members>,
     pub(super) correlation: &'a [Correlation],
-    #[serde(skip_serializing_if = "Detail::is_none")]
     pub(super) detail: Detail<'a>,
 }
 
 /// What every line of one run has alike.
 #[derive(Debug)]
 pub(super) struct Origin {
-    pub(super) installation: String,
-    pub(super) replica: String,
     pub(super) epoch: u64,
+    members: Members,
+}
+
+impl Origin {
+    pub(super) fn new(installation: &str, replica: &str, epoch: u64) -> serde_json::Result<Self> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            installation: &'a str,
+            replica: &'a str,
+            epoch: u64,
+        }
+        let members = Members::of(&Shown {
+            installation,
+            replica,
+            epoch,
+        })?;
+        Ok(Self { epoch, members })
+    }
 }
 
 impl<'a> Envelope<'a> {
-    pub(super) fn new(origin: &'a Origin, seq: u64, at: SystemTime, event: &'static str) -> Self {
+    pub(super) const fn new(origin: &'a Origin, seq: u64, at: SystemTime, event: &'static str) -> Self {
         Self {
-            v: FORMAT,
+            origin,
             seq,
             at: Time(at),
-            installation: &origin.installation,
-            replica: &origin.replica,
-            epoch: origin.epoch,
             event,
             facts: None,
             correlation: &[],
             detail: Detail::None,
         }
+    }
+
+    /// Appends the line as one JSON object, its members in their fixed order. With an error it may have
+    /// appended a part of it.
+    pub(super) fn put(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let (seq, at, event) = (self.seq, self.at, self.event);
+        write!(out, r#"{{"v":{FORMAT},"seq":{seq},"at":"{at}","#)?;
+        out.extend_from_slice(self.origin.members.bytes());
+        // Names of events are words with dots.
+        write!(out, r#","event":"{event}""#)?;
+        if let Some(facts) = self.facts.map(Members::bytes).filter(|facts| !facts.is_empty()) {
+            out.push(b',');
+            out.extend_from_slice(facts);
+        }
+        if !self.correlation.is_empty() {
+            out.extend_from_slice(br#","correlation":"#);
+            serde_json::to_writer(&mut *out, self.correlation)?;
+        }
+        if !self.detail.is_none() {
+            out.extend_from_slice(br#","detail":"#);
+            serde_json::to_writer(&mut *out, &self.detail)?;
+        }
+        out.push(b'}');
+        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@ pub mod wording;
 mod group;
 mod line;
 mod marks;
+mod members;
 mod reading;
 mod reserve;
 mod segment;

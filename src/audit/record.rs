@@ -416,6 +416,11 @@ impl Event {
         }
     }
 
+    /// Will its session have no more transactions?
+    pub const fn ends_session(&self) -> bool {
+        matches!(self, Self::SessionClosed { .. } | Self::SessionDenied { .. })
+    }
+
     /// Is it true whatever becomes of its record? The others announce something, which does not happen
     /// when they cannot be written.
     pub fn has_happened(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::audit::journal::{
 };
 use crate::audit::key::{PublicKey, SigningKey};
 use crate::audit::line::{Detail, Envelope, Origin, Told};
+use crate::audit::members::FactsKept;
 use crate::audit::record::{Event, Facts, Normalised, Record};
 use crate::audit::reserve::{self, Reserve, Room};
 use crate::audit::rotation;
@@ -89,6 +90,7 @@ pub(super) struct Writer {
     /// The segment is complete: the next group begins another one.
     is_sealed: bool,
     statements: Statements,
+    facts: FactsKept,
     /// Of the key that signs.
     values: ValueKey,
     reserve: Reserve,
@@ -140,15 +142,14 @@ impl Writer {
             let repaired = Record::new(Arc::new(Facts::default()), repaired);
             kept.push_back(internal(around.clock.now(), repaired));
         }
-        let origin = Origin {
-            installation: settings.installation.to_string(),
-            replica: settings.replica.to_string(),
-            epoch: end.epoch.saturating_add(1),
-        };
+        let (installation, replica) = (settings.installation.to_string(), settings.replica.to_string());
+        let origin = Origin::new(&installation, &replica, end.epoch.saturating_add(1));
+        let origin = origin.map_err(|error| JournalError::Write(Arc::new(error.into())))?;
         let heads = start_heads(&settings, &around.shared)?;
         let reserve = Reserve::start(files.as_mut(), tuning.reserve);
         Ok(Self {
             statements: Statements::new(around.normalise),
+            facts: FactsKept::default(),
             values: ValueKey::of(&key),
             around,
             settings,
@@ -358,13 +359,19 @@ impl Writer {
             }
         }
         let record = &queued.record;
-        let seq = group.next();
-        let mut envelope = Envelope::new(&self.origin, seq, queued.at, record.event.name());
-        envelope.facts = Some(&record.facts);
-        envelope.correlation = &record.correlation;
-        envelope.detail = Detail::of(&record.event, &told);
-        if group.add(&envelope) {
-            group.written.push((seq, queued));
+        let facts = self.facts.members(&record.facts);
+        let added = facts.is_ok_and(|facts| {
+            let mut envelope = Envelope::new(&self.origin, group.next(), queued.at, record.event.name());
+            envelope.facts = Some(facts);
+            envelope.correlation = &record.correlation;
+            envelope.detail = Detail::of(&record.event, &told);
+            group.add(&envelope)
+        });
+        if record.event.ends_session() {
+            self.facts.forget(&record.facts);
+        }
+        if added {
+            group.written.push((group.link.seq, queued));
         } else {
             let limit = LINE_BYTES_MAX;
             answer(&mut queued, Err(JournalError::TooLarge { limit }));
