@@ -3,7 +3,8 @@
 //!
 //!     RUSTFLAGS='--cfg gatepost_unaudited' cargo build --release --bin gatepost --target-dir target/unaudited
 //!     GATEPOST_UNAUDITED=target/unaudited/release/gatepost cargo bench --bench audit_cost -- \
-//!         [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]... [c1|c8|c32]...
+//!         [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]... [c1|c8|c32]... \
+//!         [direct|off|strict|strict-held|batched|batched-asked|os]...
 //!
 //! Each line: transactions a second, their ratio to the run without audit of the same round (without
 //! `GATEPOST_UNAUDITED`: to the direct one), the CPU time of gatepost and of the server for each transaction (from
@@ -37,8 +38,17 @@ use harness::world::World;
 
 const CLIENTS: [(u32, &str); 3] = [(1, "c1"), (8, "c8"), (32, "c32")];
 const PROTOCOLS: [&str; 2] = ["simple", "prepared"];
-/// `direct` goes past gatepost; `off` is the one that was built without audit.
-const WAYS: [&str; 5] = ["direct", "off", "strict", "batched", "os"];
+/// `direct` goes past gatepost; `off` is the one that was built without audit. Each durability has its own way with
+/// writes outside of a block; `held` and `asked` are the other one.
+const WAYS: [&str; 7] = [
+    "direct",
+    "off",
+    "strict",
+    "strict-held",
+    "batched",
+    "batched-asked",
+    "os",
+];
 /// Names the gatepost that was built without audit.
 const UNAUDITED: &str = "GATEPOST_UNAUDITED";
 const SYNCS: usize = 200;
@@ -107,7 +117,9 @@ fn main() {
         !words.iter().any(named) || words.iter().any(|it| it == name)
     };
     let workloads = WORKLOADS.map(|(name, _)| name);
-    println!("round workload protocol clients way          tps  ratio  gatepost µs  server µs  journal B");
+    println!(
+        "round workload protocol clients way                tps  ratio  gatepost µs  server µs  journal B"
+    );
     let mut ratios = Ratios::new();
     for round in 1..=rounds {
         for workload in workloads.into_iter().filter(|it| asked(it, &workloads)) {
@@ -122,7 +134,8 @@ fn main() {
                         clients,
                         seconds,
                     };
-                    compare(&mut world, round, &run, &mut ratios);
+                    let ways = WAYS.into_iter().filter(|it| asked(it, &WAYS));
+                    compare(&mut world, ways, round, &run, &mut ratios);
                 }
             }
         }
@@ -131,7 +144,7 @@ fn main() {
     for ((workload, protocol, clients, way), mut found) in ratios {
         found.sort_by(f64::total_cmp);
         println!(
-            "{workload:8} {protocol:8} {clients:7} {way:8} {:6.3} of {found:.3?}",
+            "{workload:8} {protocol:8} {clients:7} {way:13} {:6.3} of {found:.3?}",
             found[found.len() / 2]
         );
     }
@@ -141,12 +154,18 @@ fn main() {
 type Ratios<'a> = BTreeMap<(&'a str, &'a str, u32, &'a str), Vec<f64>>;
 
 /// All ways, one behind the other.
-fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios<'a>) {
+fn compare<'a>(
+    world: &mut World,
+    ways: impl Iterator<Item = &'static str>,
+    round: u32,
+    run: &Run<'a>,
+    ratios: &mut Ratios<'a>,
+) {
     let unaudited = std::env::var_os(UNAUDITED).map(PathBuf::from);
     let audited = world.program.clone();
     let base_way = if unaudited.is_some() { "off" } else { "direct" };
     let mut base = None;
-    for way in WAYS {
+    for way in ways {
         let figures = match (way, &unaudited) {
             ("direct", _) => measure(world, run, None),
             ("off", None) => continue,
@@ -155,9 +174,15 @@ fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios
                 world.config.durability = "os";
                 through_gatepost(world, run)
             }
-            (durability, _) => {
+            (way, _) => {
                 world.program.clone_from(&audited);
+                let (durability, other) = way.split_once('-').unwrap_or((way, ""));
                 world.config.durability = durability;
+                world.config.more_audit = match other {
+                    "held" => ", autocommit: hold_reply".to_owned(),
+                    "asked" => ", autocommit: ask_first".to_owned(),
+                    _ => String::new(),
+                };
                 through_gatepost(world, run)
             }
         };
@@ -166,7 +191,7 @@ fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios
         }
         let ratio = base.map_or(f64::NAN, |base| figures.per_second / base);
         println!(
-            "{round:5} {:8} {:8} {:7} {way:8} {:8.0} {ratio:6.3} {:12} {:10} {:10}",
+            "{round:5} {:8} {:8} {:7} {way:13} {:8.0} {ratio:6.3} {:12} {:10} {:10}",
             run.workload,
             run.protocol,
             run.clients,
@@ -181,6 +206,8 @@ fn compare<'a>(world: &mut World, round: u32, run: &Run<'a>, ratios: &mut Ratios
 }
 
 fn through_gatepost(world: &mut World, run: &Run<'_>) -> Figures {
+    // A start looks through what is there, and would still be at it while it is measured.
+    let _none = fs::remove_dir_all(world.path("audit"));
     world.serve();
     let figures = measure(world, run, Some(&world.consumer()));
     world.stop_proxy();

@@ -71,6 +71,7 @@ fn example() -> Value {
         "audit": {
             "directory": "audit",
             "durability": "strict",
+            "autocommit": "ask_first",
             "signing_key": {"file": "sign.key"},
             "previous_signing_key": {"env": "OLD_KEY"},
             "heads": {"file": "/mnt/other/heads", "log": true},

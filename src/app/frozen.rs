@@ -26,6 +26,7 @@ pub(super) fn frozen(old: &Settings, new: &Settings) -> Vec<Mistake> {
     );
     check(old.audit.directory == new.audit.directory, "audit.directory");
     check(old.audit.durability == new.audit.durability, "audit.durability");
+    check(old.audit.autocommit == new.audit.autocommit, "audit.autocommit");
     check(old.audit.heads == new.audit.heads, "audit.heads");
     check(old.audit.retention == new.audit.retention, "audit.retention");
     check(old.audit.sinks == new.audit.sinks, "audit.sinks");

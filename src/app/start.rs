@@ -262,6 +262,7 @@ fn session_shared(shared: &Arc<Shared>, built: &Built, snapshots: Snapshots) -> 
             .iter()
             .filter_map(|target| Some((target.name.clone(), build::marking(&built.settings, target)?)))
             .collect(),
+        autocommit: built.settings.audit.autocommit,
         outcomes: OutcomeDesk::new(built.settings.audit.directory.clone()),
     }
 }

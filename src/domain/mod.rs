@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod autocommit;
 pub mod clock;
 pub mod correlation;
 pub mod identity;
@@ -25,6 +26,7 @@ pub mod target;
 
 pub use access::AccessRequest;
 pub use admin::{AdminAction, LocalOperator};
+pub use autocommit::Autocommit;
 pub use clock::{Clock, Random};
 pub use correlation::{Correlation, CorrelationSource};
 pub use identity::{Claimed, Identity, IdentityKey};

@@ -70,11 +70,8 @@ impl Gate {
             seats,
         } = opened;
         let application = application(&facts);
-        if front
-            .welcome(permit, application, &checkout, &desk)
-            .await
-            .is_err()
-        {
+        let welcome = front.welcome(permit, application, &checkout, &desk);
+        if welcome.await.is_err() {
             return self.close(checkout, Closing::before_it_began(), &facts).await;
         }
         let counters = self.shared.counters.target(facts.target.as_ref());
@@ -86,6 +83,7 @@ impl Gate {
             session,
             correlation: correlation.as_ref(),
             marker: self.marker(&facts),
+            autocommit: self.shared.autocommit,
             facts: &facts,
         };
         let ledger = Ledger::new(facts.clone(), session, checkout.process(), startup, counters)

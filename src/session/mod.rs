@@ -41,6 +41,7 @@ use crate::audit::journal::{Journal, JournalError, Receipt};
 use crate::audit::record::{ClientFacts, Event, Facts, PolicyFacts, Record};
 use crate::credential::{Broker, LeaseHold};
 use crate::domain::access::AccessRequest;
+use crate::domain::autocommit::Autocommit;
 use crate::domain::clock::{Clock, Random};
 use crate::domain::correlation::Correlation;
 use crate::domain::identity::Identity;
@@ -83,6 +84,7 @@ pub struct Shared {
     pub stopping: watch::Receiver<bool>,
     pub counters: Arc<Counters>,
     pub outcomes: OutcomeDesk,
+    pub autocommit: Autocommit,
     /// What transactions are marked with, of the targets where they are.
     pub markers: HashMap<TargetName, Marking>,
 }
@@ -371,6 +373,7 @@ impl Gate {
             session,
             correlation: presented.correlation.as_ref(),
             marker: None,
+            autocommit: self.shared.autocommit,
             facts,
         };
         match F::prepare(&mut checkout, &prelude).await {

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::audit::Marking;
 use crate::audit::record::Facts;
+use crate::domain::autocommit::Autocommit;
 use crate::domain::correlation::Correlation;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, RefusalCode, Refuse};
@@ -21,6 +22,7 @@ pub(super) struct Prelude<'a> {
     pub(super) correlation: Option<&'a Correlation>,
     /// What its transactions are marked with, where they are.
     pub(super) marker: Option<&'a Marking>,
+    pub(super) autocommit: Autocommit,
     /// Who it is, as far as the database is to know.
     pub(super) facts: &'a Facts,
 }

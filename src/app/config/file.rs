@@ -310,6 +310,8 @@ section! {
         directory: Must<Written<String>>,
         /// Default: strict.
         durability: Option<Written<Durability>>,
+        /// Default: ask_first where durability is strict, else hold_reply.
+        autocommit: Option<Written<Autocommit>>,
         /// Ed25519, PKCS#8.
         signing_key: Must<Written<SecretRef>>,
         /// The key that was used before, for a start with another one: it signs that it is replaced.
@@ -395,6 +397,16 @@ choice! {
         Batched = "batched",
         /// Left to the operating system.
         Os = "os",
+    } later []
+}
+
+choice! {
+    /// When PostgreSQL is asked for the transaction id of a write outside of a block.
+    Autocommit {
+        /// Before it may commit: one more round trip, and its end can always be asked after.
+        AskFirst = "ask_first",
+        /// With its commit: faster, and in doubt if gatepost or the server is killed meanwhile.
+        HoldReply = "hold_reply",
     } later []
 }
 

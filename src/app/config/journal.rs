@@ -7,6 +7,7 @@ use crate::app::config::resolve::Resolver;
 use crate::app::config::settings::{Audit, Durability};
 use crate::audit::heads::SecondPlace;
 use crate::audit::retention::Retention;
+use crate::domain::autocommit::Autocommit;
 
 /// A journal that is removed after less than this is a typing mistake.
 const KEEP_MIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -20,6 +21,7 @@ impl Resolver<'_, '_, '_> {
         let previous = written.previous_signing_key.as_ref();
         let previous = previous.map(|previous| self.secret(Some(previous)));
         let durability = written.durability.as_ref();
+        let durability = durability.map_or(Durability::Strict, |durability| durability.value);
         let heads = self.second_place(written.heads.as_ref());
         let retention = self.retention(written.retention.as_ref());
         let directory = self.path(&written.directory.get()?.value);
@@ -27,7 +29,8 @@ impl Resolver<'_, '_, '_> {
         Some(Audit {
             directory,
             sinks: sinks?,
-            durability: durability.map_or(Durability::Strict, |durability| durability.value),
+            durability,
+            autocommit: autocommit(written.autocommit.as_ref().map(|it| it.value), durability),
             signing_key: signing_key?,
             previous_signing_key: match previous {
                 Some(previous) => Some(previous?),
@@ -77,5 +80,40 @@ impl Resolver<'_, '_, '_> {
         let message = format!("\"{}\" {wrong}", written.value);
         self.reader.mistake(written.at, message);
         None
+    }
+}
+
+/// Who waits for the disk with every commit wants to know afterwards what became of each; who does not, wants
+/// them fast.
+fn autocommit(written: Option<file::Autocommit>, durability: Durability) -> Autocommit {
+    match (written, durability) {
+        (Some(file::Autocommit::AskFirst), _) | (None, Durability::Strict) => Autocommit::AskFirst,
+        (Some(file::Autocommit::HoldReply), _) | (None, Durability::Batched | Durability::Os) => {
+            Autocommit::HoldReply
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_word_the_durability_decides() {
+        use file::Autocommit::{AskFirst, HoldReply};
+        let cases = [
+            (None, Durability::Strict, Autocommit::AskFirst),
+            (None, Durability::Batched, Autocommit::HoldReply),
+            (None, Durability::Os, Autocommit::HoldReply),
+            (Some(HoldReply), Durability::Strict, Autocommit::HoldReply),
+            (Some(AskFirst), Durability::Os, Autocommit::AskFirst),
+        ];
+        for (written, durability, expected) in cases {
+            assert_eq!(
+                autocommit(written, durability),
+                expected,
+                "{written:?} {durability:?}"
+            );
+        }
     }
 }

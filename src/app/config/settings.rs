@@ -11,6 +11,7 @@ use crate::app::config::{file, resolve};
 use crate::audit::heads::SecondPlace;
 use crate::audit::retention::Retention;
 use crate::credential::Logins;
+use crate::domain::autocommit::Autocommit;
 use crate::domain::marker_table::MarkerTable;
 use crate::domain::{
     DatabaseName, Engine, Installation, Mistake, Network, ProviderName, ReplicaName, Secret, TargetName,
@@ -140,6 +141,7 @@ pub struct Pool {
 pub struct Audit {
     pub directory: PathBuf,
     pub durability: Durability,
+    pub autocommit: Autocommit,
     pub signing_key: Secret<Vec<u8>>,
     pub previous_signing_key: Option<Secret<Vec<u8>>>,
     pub heads: SecondPlace,

@@ -277,11 +277,10 @@ impl Front for PostgresFront {
         // A name that no client hits by accident.
         let probe = format!("gatepost_probe_{nonce:016x}");
         let proofs = Proofs::new(catalogue, upstream.parameters());
-        Conversation::new(prelude.session, ledger, &probe, upstream.parameters(), proofs).marking(
-            prelude.marker.map(|marking| marking.key.clone()),
-            &probe,
-            nonce,
-        )
+        let marker = prelude.marker.map(|marking| marking.key.clone());
+        Conversation::new(prelude.session, ledger, &probe, upstream.parameters(), proofs)
+            .committing(prelude.autocommit)
+            .marking(marker, &probe, nonce)
     }
 
     fn into_parts(self) -> Option<(Stream, BytesMut)> {

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::audit::record::IdentityFacts;
     use crate::domain::correlation::{Correlation, CorrelationSource};
-    use crate::domain::{Random, SessionId};
+    use crate::domain::{Autocommit, Random, SessionId};
 
     #[derive(Debug)]
     struct Seven;
@@ -221,6 +221,7 @@ mod tests {
         };
         let text = text(&Prelude {
             marker: None,
+            autocommit: Autocommit::AskFirst,
             minted: true,
             application: None,
             session: SessionId::random(&Seven),

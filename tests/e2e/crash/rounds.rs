@@ -162,7 +162,10 @@ fn crash(world: &mut World, standbys: Option<&mut Standbys>, what: Crash) {
 }
 
 fn rounds(crashes: &[Crash]) {
-    let mut world = World::with_work(15);
+    rounds_in(World::with_work(15), crashes);
+}
+
+fn rounds_in(mut world: World, crashes: &[Crash]) {
     let fails_over = |it: &Crash| matches!(it, Crash::FailOver | Crash::BothFailOver);
     let mut standbys = crashes.iter().any(fails_over).then(|| Standbys::of(&mut world));
     world.serve();
@@ -306,6 +309,13 @@ fn judge(world: &World, told: &Told, crashes: usize, survives: bool) {
 #[test]
 fn kill_of_gatepost() {
     rounds(&vec![Crash::Gatepost; if full() { 200 } else { 10 }]);
+}
+
+#[test]
+fn kill_of_gatepost_that_holds_replies() {
+    let mut world = World::with_work(15);
+    world.config.durability = "batched";
+    rounds_in(world, &vec![Crash::Gatepost; if full() { 200 } else { 5 }]);
 }
 
 #[test]

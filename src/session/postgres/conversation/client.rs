@@ -378,13 +378,20 @@ impl Conversation {
             self.forward(head, lane);
             return Judged::On;
         }
+        // Its intent is on disk, without an id.
+        let announced = !first && self.holds_replies() && !self.group.ending;
         let probe = !self.group.failed && self.group.copy != Copy::Awaited && self.ledger.wants_id();
         match self.expected {
             TransactionStatus::Idle if probe && first && !self.group.hold_ready && !self.group.ending => {
+                if self.holds_replies() {
+                    self.ledger.announce();
+                    return self.demand_intent();
+                }
                 self.ask(Portal::Unnamed, lane, Then::Judge);
                 return Judged::On;
             }
-            TransactionStatus::Idle if probe && self.group.hold_ready => {
+            TransactionStatus::Idle if probe && (self.group.hold_ready || announced) => {
+                self.group.hold_ready = true;
                 self.put_probe(Portal::Unnamed, lane);
             }
             TransactionStatus::InBlock if probe && self.group.probe_at_sync => {

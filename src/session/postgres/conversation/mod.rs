@@ -6,11 +6,13 @@
 //! - One message group (up to a Sync or a Query) is under way at a time, so the transaction status
 //!   at its start is always known.
 //! - Whatever may write is asked for its transaction id by a probe inside its own transaction,
-//!   behind the client's last statement and never before it. Outside of a block the probe is
-//!   followed by a Flush; the Sync that commits goes on only when the intent naming the id is on
-//!   disk. In a block the id is known before COMMIT goes on, with its intent on disk.
-//! - A statement that may commit by itself gets its intent first, and its reply waits until the
-//!   outcome is on disk.
+//!   behind the client's last statement and never before it. In a block the id is known before
+//!   COMMIT goes on, with its intent on disk.
+//! - Outside of a block the probe is followed by a Flush; the Sync that commits goes on only when
+//!   the intent naming the id is on disk. Or, as the setting says ([`Autocommit`]), the intent is
+//!   written without the id, probe and Sync go on together, and the reply waits until the outcome
+//!   naming the id is on disk.
+//! - A statement that may commit by itself always goes this second way.
 //! - What is refused is replaced by a message that fails, so that the server itself keeps count of
 //!   what it skips.
 
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::{Outcome, Record};
+use crate::domain::autocommit::Autocommit;
 use crate::domain::ids::SessionId;
 use crate::domain::refusal::{Reason, Refusal, RefusalCode};
 use crate::session::alarms::Activity;
@@ -115,6 +118,7 @@ pub(in crate::session) struct Conversation {
     ledger: Ledger,
     probe: Probe,
     marker: Option<Marker>,
+    autocommit: Autocommit,
     phase: Phase,
     /// The transaction status after all that was sent, if none of it fails.
     expected: TransactionStatus,
@@ -161,6 +165,7 @@ impl Conversation {
             ledger,
             probe: Probe::new(probe_name),
             marker: None,
+            autocommit: Autocommit::AskFirst,
             phase: Phase::Open,
             expected: TransactionStatus::Idle,
             group: Group::default(),
@@ -179,6 +184,17 @@ impl Conversation {
             held: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// The same, with writes outside of a block put on record in this way.
+    pub(super) fn committing(self, autocommit: Autocommit) -> Self {
+        Self { autocommit, ..self }
+    }
+
+    /// Does a write outside of a block commit in one go with its question? Not where the question marks it: the
+    /// intent has to say from where on the marker is looked for, and the answer tells that.
+    const fn holds_replies(&self) -> bool {
+        matches!(self.autocommit, Autocommit::HoldReply) && self.marker.is_none()
     }
 
     fn proceed(&mut self, then: Then, to_server: &mut Lane) {

@@ -119,8 +119,9 @@ impl Conversation {
 
     /// What has to happen before a Query that may commit goes on.
     fn gate_query(&mut self, route: Route, prepares: bool, lane: &mut Lane) -> Judged {
-        // What is prepared gets an id even when it wrote nothing.
-        if route == Route::IntentThenPlain || prepares {
+        // What is prepared gets an id even when it wrote nothing; of what is converted it is not known yet.
+        let unknown = matches!(route, Route::IntentThenPlain | Route::IntentThenConvert);
+        if unknown || prepares {
             self.ledger.announce();
         }
         if route == Route::Commit && (self.ledger.wants_id() || self.wants_marker()) {
@@ -170,7 +171,7 @@ impl Conversation {
                 | Kind::Lock
                 | Kind::CopyOut
                 | Kind::CopyServer
-                | Kind::Definition => Route::Convert,
+                | Kind::Definition => self.convertible(),
                 // Either inert, and found so above, or listed as committing by itself.
                 Kind::Empty
                 | Kind::Begin
@@ -202,6 +203,15 @@ impl Conversation {
                 Route::Plain
             }
             (TransactionStatus::Idle, _) => Route::IntentThenPlain,
+        }
+    }
+
+    /// A write outside of a block that a probe can stand behind.
+    const fn convertible(&self) -> Route {
+        if self.holds_replies() {
+            Route::IntentThenConvert
+        } else {
+            Route::Convert
         }
     }
 

@@ -2,6 +2,7 @@
 //! in between. The replies are those that PostgreSQL gives.
 
 mod bulk;
+mod held;
 mod marking;
 mod pipelines;
 mod plain;
