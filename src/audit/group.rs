@@ -30,9 +30,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) const fn new(link: Link, tree: Tree, at: SystemTime) -> Self {
+    /// `buffer` is any that may be overwritten.
+    pub(super) fn new(link: Link, tree: Tree, at: SystemTime, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
         Self {
-            bytes: Vec::new(),
+            bytes: buffer,
             link,
             records: 0,
             written: Vec::new(),

@@ -2,12 +2,14 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::audit::heads::{Counts, SecondPlace};
@@ -17,9 +19,10 @@ use crate::audit::reserve::Room;
 use crate::audit::retention::{self, Retention};
 use crate::audit::segment::{Directory, Files};
 use crate::audit::strangers::Strangers;
+use crate::audit::succession::Signers;
 use crate::audit::values::Values;
 use crate::audit::verify::Broken;
-use crate::audit::writer::{self, Signers, Tuning};
+use crate::audit::writer::{self, Tuning};
 use crate::domain::clock::Clock;
 use crate::domain::ids::{Installation, ReplicaName, SessionId};
 use crate::domain::measure::{Histogram, Reading};
@@ -157,6 +160,8 @@ pub(super) struct Queue {
     pub(super) bytes: usize,
     /// Somebody waits for the receipt of a waiting record.
     pub(super) awaited: bool,
+    /// The writer waits to be woken.
+    pub(super) is_idle: bool,
     pub(super) failure: Option<JournalError>,
     pub(super) room: Room,
     pub(super) strangers: Strangers,
@@ -220,6 +225,24 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         // A panic while the lock was held leaves the queue as it is: every change to it is one push.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// One that is at work looks again by itself, and waking it once is enough.
+    fn wake_writer(&self) {
+        if mem::replace(&mut self.lock().is_idle, false) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Wakes the writer, whatever becomes of whoever is to wait for it.
+struct WakeWriter<'a>(&'a Shared);
+
+impl Drop for WakeWriter<'_> {
+    fn drop(&mut self) {
+        self.0.wake_writer();
     }
 }
 
@@ -358,10 +381,10 @@ impl Journal {
             receipt: told.is_none().then_some(sender),
         });
         // Without anybody waiting, the first record alone sets the writer's clock going.
-        let wake = queue.awaited || queue.waiting.len() == 1;
+        let is_first = !awaited && queue.waiting.len() == 1;
         drop(queue);
-        if wake {
-            self.inner.shared.wake.notify_one();
+        if is_first {
+            self.inner.shared.wake_writer();
         }
         told.map_or(Ok(Pending { receipt }), Err)
     }
@@ -369,7 +392,14 @@ impl Journal {
     /// Queues a record and waits until it is as durable as the setting says.
     pub async fn append(&self, record: Record) -> Result<Receipt, JournalError> {
         let begun = Instant::now();
-        let receipt = self.queue(record, true)?.durable().await;
+        let pending = self.queue(record, true)?;
+        {
+            // Others of this thread who have something to record come first: one head, one write and one sync
+            // then stand for all of them, and the writer is woken once.
+            let _then = WakeWriter(&self.inner.shared);
+            yield_now().await;
+        }
+        let receipt = pending.durable().await;
         self.inner.shared.appended.observe(begun.elapsed());
         receipt
     }
@@ -446,7 +476,9 @@ impl Asking {
     /// Records something, and waits until it is on disk.
     pub(super) fn append(&self, event: Event) -> Result<Receipt, JournalError> {
         let inner = self.0.upgrade().ok_or(JournalError::Closed)?;
+        let shared = Arc::clone(&inner.shared);
         let pending = Journal { inner }.queue(Record::new(Arc::default(), event), true)?;
+        shared.wake_writer();
         pending
             .receipt
             .blocking_recv()

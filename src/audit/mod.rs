@@ -42,6 +42,7 @@ mod signatures;
 mod statements;
 mod stored;
 mod strangers;
+mod succession;
 mod tree;
 mod walk;
 mod writer;

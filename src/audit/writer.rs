@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -24,9 +23,10 @@ use crate::audit::members::FactsKept;
 use crate::audit::record::{Event, Facts, Normalised, Record};
 use crate::audit::reserve::{self, Reserve, Room};
 use crate::audit::rotation;
-use crate::audit::segment::{self, End, Files, SegmentFile, open_error};
+use crate::audit::segment::{self, Files, SegmentFile, open_error};
 use crate::audit::statements::Statements;
 use crate::audit::stored;
+use crate::audit::succession::{Signers, find_end, take_over};
 use crate::audit::tree::Tree;
 use crate::audit::values::{Transcript, ValueKey};
 use crate::domain::clock::Clock;
@@ -34,6 +34,9 @@ use crate::domain::target::Engine;
 
 /// Records of what has happened that are kept in memory while the disk fails, to be written when it works.
 const KEPT_MAX: usize = 16_384;
+
+/// A buffer that grew beyond this is let go: a group of many large records does not keep its memory.
+const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
 /// How long the thread waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -66,13 +69,6 @@ pub(super) struct Surroundings {
     pub(super) normalise: fn(&str) -> Normalised,
 }
 
-/// Who signs.
-pub(super) struct Signers {
-    pub(super) key: SigningKey,
-    /// Who signed before, where that is another one and it is at hand.
-    pub(super) previous: Option<SigningKey>,
-}
-
 pub(super) struct Writer {
     around: Surroundings,
     settings: Settings,
@@ -101,6 +97,8 @@ pub(super) struct Writer {
     unsynced_since: Option<Instant>,
     kept: VecDeque<Queued>,
     lost: u64,
+    /// Of the group before, to be filled again.
+    buffer: Vec<u8>,
     _lock: File,
 }
 
@@ -170,6 +168,7 @@ impl Writer {
             unsynced_since: None,
             kept,
             lost: 0,
+            buffer: Vec::new(),
             _lock: lock,
         })
     }
@@ -246,8 +245,10 @@ impl Writer {
                 limit.saturating_sub(begun.elapsed())
             });
             let pause = pause.min(reserve_due.unwrap_or(pause));
+            queue.is_idle = true;
             let woken = shared.wake.wait_timeout(queue, pause);
             queue = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            queue.is_idle = false;
         }
     }
 
@@ -314,7 +315,7 @@ impl Writer {
         } else {
             self.tree.clone()
         };
-        let mut group = Group::new(self.link, tree, now);
+        let mut group = Group::new(self.link, tree, now, mem::take(&mut self.buffer));
         if self.lost > 0 {
             let detail = Detail::Recovered {
                 records_lost: self.lost,
@@ -473,6 +474,9 @@ impl Writer {
                     heads.offer(head);
                 }
             }
+            if group.bytes.capacity() <= BUFFER_KEPT_BYTES {
+                self.buffer = group.bytes;
+            }
             for (seq, mut queued) in group.written {
                 answer(&mut queued, Ok(Receipt::new(seq)));
             }
@@ -503,52 +507,10 @@ impl NextKey {
     }
 }
 
-/// Reads the end of the journal with every key that may have signed it.
-fn find_end(directory: &Path, signers: &Signers) -> Result<(End, Vec<PublicKey>), JournalError> {
-    let known = rotation::keys_beside(directory).map_err(open_error(directory))?;
-    let ours = [Some(&signers.key), signers.previous.as_ref()];
-    let ours = ours.into_iter().flatten().map(SigningKey::public);
-    let keys: Vec<_> = known.iter().chain(ours).cloned().collect();
-    Ok((segment::find_end(directory, &keys)?, known))
-}
-
 /// A copy of the public key is a convenience: the operator has another one where it is safe.
 fn warn_unkept(kept: &io::Result<()>) {
     if let Err(error) = kept {
         tracing::error!(%error, "the new public key could not be put beside the audit journal");
-    }
-}
-
-/// Who signs first, and whose key is not at hand any more. Where the previous key is at hand, it begins,
-/// and the new one takes over with the first group. `known` are the keys that were ever used.
-fn take_over(
-    signers: Signers,
-    last: Option<PublicKey>,
-    known: &[PublicKey],
-    shared: &Shared,
-) -> Result<(SigningKey, Option<PublicKey>), JournalError> {
-    let Signers { key, previous } = signers;
-    let Some(last) = last.filter(|last| last != key.public()) else {
-        return Ok((key, None));
-    };
-    match previous.filter(|previous| *previous.public() == last) {
-        Some(previous) => {
-            shared.lock().next_key = Some(NextKey { key, answer: None });
-            Ok((previous, None))
-        }
-        // Who stole an old key must not be able to make it the one in use.
-        None if known.contains(key.public()) => {
-            let id = key.public().id().to_owned();
-            Err(JournalError::RetiredKey { id })
-        }
-        None => {
-            tracing::warn!(
-                old = last.id(),
-                new = key.public().id(),
-                "the audit journal goes on with another signing key, which the old one does not vouch for"
-            );
-            Ok((key, Some(last)))
-        }
     }
 }
 

@@ -333,6 +333,11 @@ impl Ledger {
         self.work.as_ref().is_some_and(unmarked)
     }
 
+    /// Is there a transaction at hand?
+    pub(super) const fn is_open(&self) -> bool {
+        self.work.is_some()
+    }
+
     /// The number of the transaction at hand.
     pub(super) const fn number(&self) -> u64 {
         self.closed + 1

@@ -109,9 +109,9 @@ impl Conversation {
         match from_client::parse(head.tag, body).map_err(Fault::Client)? {
             FromClient::Query { sql } => {
                 let reading = sql::read(sql, self.backslash_escapes);
-                let text: Arc<str> = Arc::from(self.recorded(sql));
                 let kind = reading.single().unwrap_or(Kind::Unknown);
                 let judged = self.proofs.judge(sql, kind, !self.group.begun);
+                let text = self.noted(sql, &judged);
                 return Ok(self.query(head, (&reading, &judged), &text, lane, now));
             }
             FromClient::Parse {
@@ -283,6 +283,14 @@ impl Conversation {
         for set in &execution.sets {
             self.note_set(set, in_block, now);
         }
+    }
+
+    /// A text as the ledger takes it, which has no use for that of a plain read alone.
+    fn noted(&self, sql: &[u8], judged: &Judgement) -> Arc<str> {
+        if judged.is_plain_read() && !self.ledger.is_open() {
+            return Arc::default();
+        }
+        Arc::from(self.recorded(sql))
     }
 
     /// What is kept of a text for its record. Its values are written only where a rule wants them, and a text
