@@ -11,7 +11,7 @@ fn held() -> Story {
     }
 }
 
-/// Nothing of the record's reply may pass before the outcome is on disk, so the journal is looked at first.
+/// The server answers a write with all that it owes; returns what the client sees of it.
 fn acknowledged(story: &mut Story, command: &'static str, id: u64) -> String {
     let [a, b, c, d] = probe(Some(id));
     let (shown, _) = story.server(&[Plain("12"), Complete(command), a, b, c, d, Ready(Idle)]);
