@@ -99,6 +99,11 @@ pub(super) trait Dialogue {
     /// What became of the correlation id that was asked for.
     fn outcomes_found(&mut self, _answer: &str, _to_server: &mut Lane) {}
 
+    /// Bytes of the longest answer that its server can keep.
+    fn answer_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Records to submit without waiting.
     fn take_records(&mut self) -> Vec<Record>;
 

@@ -25,6 +25,7 @@ const UNKNOWN: &str = "no attempt of this identity at this target is on record u
                        as not applied";
 const INCOMPLETE: &str = "only the newest part of the journal was looked through; what is not listed may still have \
                           happened";
+const SHORTENED: &str = "only the newest attempts are listed; there are more";
 const UNRESOLVED: &str = "the end of an attempt is not known yet; ask again";
 const BUSY: &str = "too many ask at the moment; ask again: unknown is not the same as not applied";
 const UNREADABLE: &str = "the journal could not be read; unknown is not the same as not applied";
@@ -69,10 +70,10 @@ impl OutcomeDesk {
     }
 
     /// The attempts that carried `correlation`, of the identity and at the target of these facts. Always
-    /// an answer, in ASCII.
-    pub(super) async fn answer(&self, correlation: &str, facts: &Facts) -> String {
+    /// an answer, in ASCII, of at most so many bytes.
+    pub(super) async fn answer(&self, correlation: &str, facts: &Facts, bytes_max: usize) -> String {
         let (Some(identity), Some(target)) = (&facts.identity, &facts.target) else {
-            return told(correlation, &Err(UNREADABLE));
+            return told(correlation, Err(UNREADABLE), bytes_max);
         };
         let question = Question {
             correlation: correlation.to_owned(),
@@ -81,7 +82,7 @@ impl OutcomeDesk {
         };
         let until = Instant::now() + ANSWER_WITHIN;
         let Ok(Ok(look)) = timeout(ANSWER_WITHIN, Arc::clone(&self.looks).acquire_owned()).await else {
-            return told(correlation, &Err(BUSY));
+            return told(correlation, Err(BUSY), bytes_max);
         };
         let directory = self.directory.clone();
         let looking = tokio::task::spawn_blocking(move || {
@@ -97,11 +98,27 @@ impl OutcomeDesk {
             }
             Err(_) => Err(UNREADABLE),
         };
-        told(correlation, &found)
+        told(correlation, found, bytes_max)
     }
 }
 
-fn told(correlation: &str, found: &Result<Attempts, &'static str>) -> String {
+/// The answer, without the oldest attempts where it would be too long with them.
+fn told(correlation: &str, mut found: Result<Attempts, &'static str>, bytes_max: usize) -> String {
+    let mut shortened = false;
+    loop {
+        let text = written(correlation, &found, shortened);
+        match &mut found {
+            Ok(found) if text.len() > bytes_max && !found.attempts.is_empty() => {
+                found.attempts.remove(0);
+                found.complete = false;
+                shortened = true;
+            }
+            Ok(_) | Err(_) => return text,
+        }
+    }
+}
+
+fn written(correlation: &str, found: &Result<Attempts, &'static str>, shortened: bool) -> String {
     let (attempts, complete) = match found {
         Ok(found) => (found.attempts.as_slice(), found.complete),
         Err(_) => (&[][..], false),
@@ -109,6 +126,7 @@ fn told(correlation: &str, found: &Result<Attempts, &'static str>) -> String {
     let note = match found {
         Err(note) => Some(*note),
         Ok(_) if attempts.iter().any(Attempt::is_unresolved) => Some(UNRESOLVED),
+        Ok(_) if shortened => Some(SHORTENED),
         Ok(found) if !found.complete => Some(INCOMPLETE),
         Ok(found) if found.attempts.is_empty() => Some(UNKNOWN),
         Ok(_) => None,
@@ -212,7 +230,11 @@ mod tests {
     }
 
     fn answer(attempts: Vec<Attempt>, complete: bool) -> Value {
-        let text = told("m-\u{e9}\u{1f600}", &Ok(Attempts { attempts, complete }));
+        let text = told(
+            "m-\u{e9}\u{1f600}",
+            Ok(Attempts { attempts, complete }),
+            usize::MAX,
+        );
         assert!(text.is_ascii(), "{text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(answer["correlation_id"], "m-\u{e9}\u{1f600}");
@@ -225,6 +247,27 @@ mod tests {
         assert_eq!(unknown["known"], false);
         assert_eq!(unknown["note"], UNKNOWN);
         assert_eq!(answer(vec![], false)["note"], INCOMPLETE);
+    }
+
+    #[test]
+    fn an_answer_has_room_for_the_newest() {
+        let attempts: Vec<_> = (0..100)
+            .map(|number| Attempt {
+                number,
+                ..attempt(Some(Outcome::Committed), None)
+            })
+            .collect();
+        let found = Attempts {
+            attempts,
+            complete: true,
+        };
+        let text = told("m", Ok(found), 8_000);
+        assert!((7_000..=8_000).contains(&text.len()), "{}", text.len());
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer["note"], SHORTENED);
+        assert_eq!(answer["complete"], false);
+        let listed = answer["attempts"].as_array().unwrap();
+        assert_eq!(listed.last().unwrap()["number"], 99);
     }
 
     #[test]

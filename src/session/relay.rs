@@ -302,7 +302,8 @@ impl<'a> Relay<'a> {
                 }
             },
             Demand::Outcomes(asked) => {
-                let found = self.around.desk.answer(&asked, self.around.facts).await;
+                let (desk, facts) = (self.around.desk, self.around.facts);
+                let found = desk.answer(&asked, facts, dialogue.answer_bytes_max()).await;
                 dialogue.outcomes_found(&found, &mut self.to_server);
             }
         }

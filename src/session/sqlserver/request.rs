@@ -10,7 +10,7 @@ use crate::domain::correlation::{Correlation, CorrelationSource};
 use crate::domain::refusal::Reason;
 use crate::session::ledger::Allowance;
 use crate::sql::Kind;
-use crate::sql::correlation::{Reach, SetCorrelation, Setting};
+use crate::sql::correlation::{Reach, SetCorrelation};
 use crate::sql::tsql::correlation::{Key, SetContext, Value as SetValue, key, parameter_place};
 use crate::sql::tsql::{
     Effect, Implicit, Name, PlanOnly, Reading, Step, is_guarded_commit, procedures, read, read_inner,
@@ -328,11 +328,11 @@ impl Plan {
             return;
         };
         match key(&named) {
-            Key::Correlation => {
+            Key::Setting(setting) => {
                 let value = call.parameter("@value", 1).and_then(|it| it.value.text());
                 let value = value.and_then(|id| Correlation::new(&id, CorrelationSource::Set));
                 self.sets.push(SetCorrelation {
-                    setting: Setting::CorrelationId,
+                    setting,
                     reach: Reach::Session,
                     value,
                     parameter: None,

@@ -1,5 +1,5 @@
 //! Correlation ids in Transact-SQL: `sp_set_session_context` with the key `correlation_id` or
-//! `gatepost.correlation_id`. Ids in comments are read as everywhere ([`crate::sql::correlation`]).
+//! `gatepost.correlation_id`, and the question after one with the key `gatepost.outcome_of`. Ids in comments are read as everywhere ([`crate::sql::correlation`]).
 
 use crate::domain::correlation::{Correlation, CorrelationSource};
 use crate::sql::correlation::{Reach, SetCorrelation, Setting};
@@ -9,8 +9,8 @@ use crate::sql::tsql::lexer::{Lexer, Token, TokenKind, fold};
 /// Whose a key of the session context is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// `correlation_id`, `gatepost.correlation_id`: the client's to set, and recorded.
-    Correlation,
+    /// `correlation_id`, `gatepost.correlation_id`, `gatepost.outcome_of`: the client's to set, and read here.
+    Setting(Setting),
     /// Any other key that begins with `gatepost.`: never the client's.
     Reserved,
     /// The client's own.
@@ -22,13 +22,14 @@ pub enum Key {
 pub fn key(key: &str) -> Key {
     let folded = fold(key);
     match folded.trim_end() {
-        "correlation_id" | "gatepost.correlation_id" => Key::Correlation,
+        "correlation_id" | "gatepost.correlation_id" => Key::Setting(Setting::CorrelationId),
+        "gatepost.outcome_of" => Key::Setting(Setting::OutcomeOf),
         reserved if reserved.starts_with("gatepost.") => Key::Reserved,
         _ => Key::Own,
     }
 }
 
-/// What the correlation id is set to.
+/// What a setting is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// To NULL, to an empty text, or to one that is no id.
@@ -38,9 +39,10 @@ pub enum Value {
     Variable(Box<str>),
 }
 
-/// A call of `sp_set_session_context` with the key of the correlation id.
+/// A call of `sp_set_session_context` with the key of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetContext {
+    pub setting: Setting,
     pub value: Value,
     /// It asks for the key to be read-only: the id stays until the connection is reset.
     pub read_only: bool,
@@ -55,7 +57,7 @@ impl SetContext {
             Value::Variable(_) => value.and_then(|id| Correlation::new(id, CorrelationSource::Set)),
         };
         SetCorrelation {
-            setting: Setting::CorrelationId,
+            setting: self.setting,
             reach: Reach::Session,
             value,
             parameter: None,
@@ -94,7 +96,7 @@ pub fn parameter_place(declaration: &str, variable: &str) -> Option<usize> {
 /// A call of `sp_set_session_context`, whichever its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Context {
-    Correlation(SetContext),
+    Setting(SetContext),
     /// Another key, or one that cannot be read.
     Other,
 }
@@ -109,9 +111,9 @@ pub(super) fn context(call: &Call<'_, '_>) -> Option<Context> {
     }
     let named = call.value("@key", 0);
     let constant = named.as_deref().and_then(constant);
-    if constant.is_none_or(|constant| key(&constant) != Key::Correlation) {
+    let Some(Key::Setting(setting)) = constant.map(|constant| key(&constant)) else {
         return Some(Context::Other);
-    }
+    };
     let value = call.value("@value", 1).unwrap_or_default();
     let value = match value.as_slice() {
         [null] if null.is("null") => Value::None,
@@ -128,7 +130,8 @@ pub(super) fn context(call: &Call<'_, '_>) -> Option<Context> {
         [value] => value.text == "0" || value.is("default"),
         _ => false,
     };
-    Some(Context::Correlation(SetContext {
+    Some(Context::Setting(SetContext {
+        setting,
         value,
         read_only: !writable,
     }))

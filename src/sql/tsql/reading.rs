@@ -152,7 +152,7 @@ fn only_sets_correlation(words: &[Token<'_>]) -> bool {
         | TokenKind::Open
         | TokenKind::Close => false,
     };
-    of_system && matches!(context(call), Some(Context::Correlation(_))) && call.arguments.iter().all(constant)
+    of_system && matches!(context(call), Some(Context::Setting(_))) && call.arguments.iter().all(constant)
 }
 
 /// What is gathered word by word.
@@ -247,7 +247,7 @@ impl State {
             return self.pin(Pin::DynamicSql);
         };
         match context(call) {
-            Some(Context::Correlation(set)) => {
+            Some(Context::Setting(set)) => {
                 if set.read_only {
                     self.pin(Pin::SessionContext);
                 }

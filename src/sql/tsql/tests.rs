@@ -391,6 +391,7 @@ fn lists_are_in_order() {
 
 mod correlations {
     use crate::domain::correlation::CorrelationSource;
+    use crate::sql::correlation::Setting;
     use crate::sql::tsql::correlation::{Key, Value, key, parameter_place};
     use crate::sql::tsql::read;
 
@@ -445,6 +446,18 @@ mod correlations {
     }
 
     #[test]
+    fn questions_are_read_from_calls() {
+        let reading = read("exec sp_set_session_context N'gatepost.outcome_of', N'm-1'");
+        assert_eq!(reading.escape, None);
+        assert!(reading.plain_read);
+        let set = reading.sets[0].bound(None);
+        assert_eq!(set.setting, Setting::OutcomeOf);
+        assert_eq!(set.value.unwrap().id.as_ref(), "m-1");
+        let forged = read("exec sp_set_session_context N'gatepost.outcomes', N'{}'");
+        assert!(forged.escape.is_some());
+    }
+
+    #[test]
     fn a_parameter_is_filled_in() {
         let sets = read("exec sp_set_session_context N'correlation_id', @C").sets;
         assert_eq!(
@@ -467,8 +480,15 @@ mod correlations {
 
     #[test]
     fn keys_have_owners() {
-        assert_eq!(key("gatepost.correlation_id"), Key::Correlation);
-        assert_eq!(key("CORRELATION_ID  "), Key::Correlation);
+        assert_eq!(
+            key("gatepost.correlation_id"),
+            Key::Setting(Setting::CorrelationId)
+        );
+        assert_eq!(key("CORRELATION_ID  "), Key::Setting(Setting::CorrelationId));
+        assert_eq!(key("Gatepost.Outcome_Of"), Key::Setting(Setting::OutcomeOf));
+        // Somebody's own, as far as we know.
+        assert_eq!(key("outcome_of"), Key::Own);
+        assert_eq!(key("gatepost.outcomes"), Key::Reserved);
         assert_eq!(key("Gatepost.subject"), Key::Reserved);
         assert_eq!(key("\u{ff47}atepost.subject"), Key::Reserved);
         assert_eq!(key("tenant"), Key::Own);

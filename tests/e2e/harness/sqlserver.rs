@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use gatepost::domain::Secret;
 use gatepost::tls::{ServerSettings, ServerTls};
+use serde_json::Value;
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -367,4 +368,19 @@ fn free_address() -> SocketAddr {
 )]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// What gatepost says of the attempts under this correlation id.
+pub(crate) async fn asked(client: &mut Client<Compat<TcpStream>>, id: &str) -> Value {
+    let question = format!("EXEC sp_set_session_context N'gatepost.outcome_of', N'{id}'");
+    let stream = client.simple_query(question).await.unwrap();
+    stream.into_results().await.unwrap();
+    answered(client).await
+}
+
+/// The answer to a question that was asked.
+pub(crate) async fn answered(client: &mut Client<Compat<TcpStream>>) -> Value {
+    let sql = "SELECT CAST(SESSION_CONTEXT(N'gatepost.outcomes') AS nvarchar(max))";
+    let row = client.simple_query(sql).await.unwrap().into_row().await.unwrap();
+    serde_json::from_str(row.unwrap().get::<&str, _>(0).unwrap()).unwrap()
 }

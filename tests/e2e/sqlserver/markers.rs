@@ -11,7 +11,7 @@ use tokio_util::compat::Compat;
 
 use crate::harness::journal::{correlation, records_of};
 use crate::harness::sqlserver::scripted::Loss;
-use crate::harness::sqlserver::{As, Program, SqlServer, Way};
+use crate::harness::sqlserver::{As, Program, SqlServer, Way, asked};
 use crate::harness::tools;
 use crate::harness::world::World;
 use crate::harness::{LOOK_EVERY, wait_for};
@@ -103,6 +103,15 @@ fn what_the_table_says_is_what_became_of_it() {
         let more = usize::from(done);
         assert_eq!(rows(&server, &world), (before.0 + more, before.1 + more), "{id}");
     }
+    // Its consumer is told so.
+    world.runtime.block_on(async {
+        let mut client = server.connect(&world, &world.consumer().token).await.unwrap();
+        for (id, outcome) in [("done", "committed"), ("undone", "aborted")] {
+            let answer = asked(&mut client, id).await;
+            assert_eq!(answer["attempts"][0]["outcome"], outcome, "{answer}");
+            assert_eq!(answer["attempts"][0]["evidence"], "marker_table", "{answer}");
+        }
+    });
     // Text that does more than commit has no row, and stays in doubt.
     world.runtime.block_on(async {
         let mut client = writing(&server, &world, "unmarked").await;

@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
 
 use crate::harness::journal::{correlation, of_event, outcomes_under};
-use crate::harness::sqlserver::SqlServer;
+use crate::harness::provider::Shape;
+use crate::harness::sqlserver::{SqlServer, answered, asked};
 use crate::harness::world::World;
 
 /// One identity, both engines, one chain.
@@ -65,6 +66,75 @@ fn both_engines_are_in_one_journal() {
             "{id:?} is none of the server's: {theirs:?}"
         );
     }
+}
+
+/// A consumer asks what became of its messages, as any driver can.
+#[test]
+fn its_own_attempts_are_told() {
+    let mut world = World::without_proxy(15);
+    let server = SqlServer::behind(&mut world);
+    let token = world.consumer().token;
+    let other = world
+        .caller(Shape::Okta, "order-consumer", "parcels_writer")
+        .token;
+    world.runtime.block_on(async {
+        let mut client = server.connect(&world, &token).await.unwrap();
+        let insert =
+            |n| format!("INSERT INTO dbo.parcels (driver, step, n) VALUES (N'story', N'asked', {n})");
+        let (first, second, third) = (insert(1), insert(2), insert(3));
+        for batch in [
+            "EXEC sp_set_session_context N'correlation_id', N'm-1'",
+            "BEGIN TRANSACTION",
+            &first,
+            "COMMIT TRANSACTION",
+            &second,
+            "BEGIN TRANSACTION",
+            &third,
+            "ROLLBACK TRANSACTION",
+        ] {
+            let stream = client.simple_query(batch).await.unwrap();
+            stream.into_results().await.unwrap();
+        }
+        drop(client);
+        let mut client = server.connect(&world, &token).await.unwrap();
+        let answer = asked(&mut client, "m-1").await;
+        assert_eq!(answer["known"], true, "{answer}");
+        assert_eq!(answer["complete"], true, "{answer}");
+        let told: Vec<_> = answer["attempts"].as_array().unwrap().iter().collect();
+        let outcomes: Vec<_> = told.iter().map(|it| it["outcome"].as_str().unwrap()).collect();
+        assert_eq!(outcomes, ["committed", "committed", "aborted"], "{answer}");
+        assert!(told[0]["transaction_id"].is_u64(), "{answer}");
+        assert!(told[1]["transaction_id"].is_null(), "{answer}");
+        assert_eq!(told[0]["evidence"], "server_reply", "{answer}");
+        // By a parameter, in a transaction; and of what nobody did.
+        client
+            .simple_query("BEGIN TRANSACTION")
+            .await
+            .unwrap()
+            .into_results()
+            .await
+            .unwrap();
+        let question = "EXEC sp_set_session_context N'gatepost.outcome_of', @P1";
+        client.execute(question, &[&"m-'2"]).await.unwrap();
+        let unknown = answered(&mut client).await;
+        assert_eq!(unknown["correlation_id"], "m-'2", "{unknown}");
+        assert_eq!(unknown["known"], false, "{unknown}");
+        let note = unknown["note"].as_str().unwrap();
+        assert!(note.contains("unknown is not the same as not applied"), "{note}");
+        // What gatepost says there is not the client's to say.
+        let forged = "EXEC sp_set_session_context N'gatepost.outcomes', N'{}'";
+        let told = refused(&mut client, forged).await;
+        assert_eq!(told.code(), Some(229), "{told}");
+        client.close().await.unwrap();
+        let mut client = server.connect(&world, &other).await.unwrap();
+        let of_other = asked(&mut client, "m-1").await;
+        assert_eq!(of_other["known"], false, "{of_other}");
+        client.close().await.unwrap();
+    });
+    // Asking left no record of work.
+    let records = world.settled_after(());
+    assert_eq!(outcomes_under(&records, "m-1").len(), 3);
+    assert!(outcomes_under(&records, "m-'2").is_empty());
 }
 
 async fn refused(client: &mut Client<Compat<TcpStream>>, batch: &str) -> tiberius::error::Error {

@@ -1,6 +1,7 @@
 //! The client's side: requests are understood by their heads, held until their intent is on disk, and
 //! passed on packet by packet.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::domain::refusal::{Reason, RefusalCode};
@@ -8,6 +9,7 @@ use crate::session::dialogue::{Demand, Fault, STATEMENT_BYTES_MAX, Verdict};
 use crate::session::lane::Lane;
 use crate::session::sqlserver::refusal;
 use crate::session::sqlserver::request::{Managed, Plan};
+use crate::sql::correlation::Setting;
 use crate::wire::tds::event::{DoneKind, DoneStatus};
 use crate::wire::tds::packet::{self, HEADER_BYTES, Header, PacketKind, Status};
 use crate::wire::tds::reply::{
@@ -54,6 +56,9 @@ impl Conversation {
         now: SystemTime,
     ) -> Result<Verdict, Fault> {
         loop {
+            if let Some(verdict) = self.question_due() {
+                return Ok(verdict);
+            }
             match self.look(to_server, to_client, now)? {
                 Looked::On => {}
                 Looked::Wait { at_least } => return Ok(Verdict::More { at_least }),
@@ -87,7 +92,12 @@ impl Conversation {
                 self.drop_packet(header, to_server, to_client)?;
                 Ok(Looked::On)
             }
-            Phase::Open | Phase::Awaiting | Phase::Writing | Phase::Asking(_) | Phase::Holding => Ok(WAIT),
+            Phase::Open
+            | Phase::Awaiting
+            | Phase::Writing
+            | Phase::Asking(_)
+            | Phase::Holding
+            | Phase::Looking => Ok(WAIT),
         }
     }
 
@@ -297,7 +307,10 @@ impl Conversation {
         }
         self.ledger.comments(&plan.ids);
         for set in &plan.sets {
-            self.ledger.set_lasting_correlation(set);
+            match set.setting {
+                Setting::CorrelationId => self.ledger.set_lasting_correlation(set),
+                Setting::OutcomeOf => self.question = set.value.as_ref().map(|asked| Arc::clone(&asked.id)),
+            }
         }
         for (index, (text, kind)) in plan.statements.iter().enumerate() {
             let values = plan.values(index, self.ledger.allowance());

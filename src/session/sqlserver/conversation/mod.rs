@@ -19,11 +19,13 @@
 
 mod client;
 mod marking;
+mod outcomes;
 mod questions;
 mod server;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::record::{Outcome, Record};
@@ -65,6 +67,8 @@ enum Phase {
     Asking(Question),
     /// Outcomes on their way to disk; the last packet of the reply waits as well.
     Holding,
+    /// A look through the journal for what the client asked.
+    Looking,
 }
 
 /// Is what runs being cancelled, and by whom?
@@ -136,6 +140,8 @@ pub(in crate::session) struct Conversation {
     reply: ReplySoFar,
     /// The answer to our question, as far as it has come.
     answer: Vec<u8>,
+    /// The correlation id whose attempts the client asks for, once what asked it is over.
+    question: Option<Arc<str>>,
     /// What reached the client ends in the middle of a token.
     torn: bool,
     /// What has become of work outside of a transaction, should none be open. Is its intent on disk?
@@ -221,6 +227,7 @@ impl Conversation {
             reader: Reader::default(),
             reply: ReplySoFar::default(),
             answer: Vec::new(),
+            question: None,
             torn: false,
             unsettled: None,
             asked: false,
@@ -349,6 +356,17 @@ impl Dialogue for Conversation {
         self.phase = Phase::Awaiting;
     }
 
+    fn outcomes_found(&mut self, answer: &str, to_server: &mut Lane) {
+        if self.put_answer(answer, to_server).is_err() {
+            // Nothing was owed, so that nothing can have been out of turn; the next request will be, and say so.
+            self.phase = Phase::Open;
+        }
+    }
+
+    fn answer_bytes_max(&self) -> usize {
+        outcomes::ANSWER_BYTES_MAX
+    }
+
     fn take_records(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }
@@ -383,7 +401,8 @@ impl Dialogue for Conversation {
             | Phase::Dropping
             | Phase::Writing
             | Phase::Awaiting
-            | Phase::Holding => Activity::Running(self.replied),
+            | Phase::Holding
+            | Phase::Looking => Activity::Running(self.replied),
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Question {
     Count,
     /// Is the transaction marked now?
     Mark,
+    /// Has the answer to the client's question been taken?
+    Answer,
     /// The reset of this kind that the client asked for, and what is set behind it.
     Reset(Status),
 }
@@ -53,13 +55,29 @@ impl Conversation {
     }
 
     pub(super) fn ask(&mut self, question: Question, to_server: &mut Lane) -> Result<(), Fault> {
-        let (text, status) = match question {
-            Question::Id => (self.habits.id_question.unwrap_or(COUNT), Status::NORMAL),
-            Question::Count => (COUNT, Status::NORMAL),
-            Question::Reset(status) => (self.prelude.as_str(), status),
-            // It is a call with a value, and sent from elsewhere.
-            Question::Mark => return Ok(()),
-        };
+        match question {
+            Question::Id => {
+                let text = self.habits.id_question.unwrap_or(COUNT);
+                self.ask_with(question, (text, Status::NORMAL), to_server)
+            }
+            Question::Count => self.ask_with(question, (COUNT, Status::NORMAL), to_server),
+            Question::Reset(status) => {
+                let prelude = std::mem::take(&mut self.prelude);
+                let asked = self.ask_with(question, (&prelude, status), to_server);
+                self.prelude = prelude;
+                asked
+            }
+            // They come with a value, and are sent from elsewhere.
+            Question::Mark | Question::Answer => Ok(()),
+        }
+    }
+
+    pub(super) fn ask_with(
+        &mut self,
+        question: Question,
+        (text, status): (&str, Status),
+        to_server: &mut Lane,
+    ) -> Result<(), Fault> {
         // A reset ends the transaction before the text is looked at.
         let descriptor = if status.has(Status::RESET) {
             0
@@ -99,6 +117,9 @@ impl Conversation {
         if question == Question::Mark {
             return self.mark_answered(now);
         }
+        if question == Question::Answer {
+            return self.answer_taken();
+        }
         let row = first_row(&self.answer).map_err(Fault::Server)?;
         let value = row.and_then(|row| row.into_iter().next());
         match question {
@@ -118,7 +139,7 @@ impl Conversation {
                 self.counted(u32::try_from(count).unwrap_or(u32::MAX), now);
             }
             Question::Reset(status) => self.was_reset(status, now)?,
-            Question::Mark => {}
+            Question::Mark | Question::Answer => {}
         }
         Ok(())
     }
@@ -169,6 +190,7 @@ impl Conversation {
             self.records.append(&mut self.held);
         }
         self.texts.clear();
+        self.question = None;
         self.implicit = false;
         self.plan_only = PlanOnly::NONE;
         self.reset_made = true;

@@ -112,7 +112,7 @@ impl Conversation {
                     self.reply_packet(header, to_client, now)?;
                 }
                 Phase::Holding => return Ok(Verdict::More { at_least: 0 }),
-                Phase::Open | Phase::Dropping | Phase::Writing => {
+                Phase::Open | Phase::Dropping | Phase::Writing | Phase::Looking => {
                     let tag = header.kind.code();
                     let awaited = "nothing";
                     return Err(Fault::Server(PeerMisbehaved::Unexpected { tag, awaited }));
@@ -429,6 +429,9 @@ impl Conversation {
         let Some(plan) = self.plan.take() else { return };
         self.spoiled |= plan.poisons;
         let failed = self.reply.failed;
+        if failed {
+            self.question = None;
+        }
         // What failed may have been turned on all the same.
         self.plan_only = if failed {
             self.plan_only.after(plan.plan_only_on, Default::default())

@@ -10,6 +10,7 @@ mod cancels;
 mod endings;
 mod large;
 mod marking;
+mod outcomes;
 mod prepared;
 mod refusals;
 mod resets;
@@ -238,7 +239,10 @@ impl Story {
                 self.outcomes.push(record);
                 self.conversation.outcome_written();
             }
-            Ok(Verdict::Demand(Demand::Outcomes(_))) => panic!("nobody asks that here"),
+            Ok(Verdict::Demand(Demand::Outcomes(asked))) => {
+                self.note(&format!("asked:{asked}"));
+                self.conversation.outcomes_found("{it's}", &mut self.to_server);
+            }
             Ok(Verdict::More { .. }) => return false,
             Ok(Verdict::Terminated) => panic!("nobody said good-bye"),
             Err(fault) => {
