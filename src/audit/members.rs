@@ -1,6 +1,7 @@
 //! What many lines have alike, as JSON: made once, and copied into each.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -48,10 +49,8 @@ impl FactsKept {
             }
         }
         let members = match self.known.entry(place) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert((Arc::clone(facts), Members::of(&**facts)?))
-            }
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert((Arc::clone(facts), Members::of(&**facts)?)),
         };
         Ok(&members.1)
     }

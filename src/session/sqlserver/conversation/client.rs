@@ -77,6 +77,10 @@ impl Conversation {
                 self.attention(header, to_server);
                 Ok(Looked::On)
             }
+            // A request of ours was out of turn, which is a mistake of ours.
+            Phase::Open if self.turn == Turn::Spoiled => Err(Fault::OutOfTurn {
+                what: "a request behind one that was out of turn".to_owned(),
+            }),
             Phase::Open if self.turn.is_idle() => self.request(header, to_server, now),
             Phase::Passing | Phase::Dropping if header.kind == PacketKind::Attention => {
                 self.take_back(header, to_server)?;
