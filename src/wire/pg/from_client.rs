@@ -267,6 +267,16 @@ pub fn put_bind_with(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], paramet
     });
 }
 
+/// Calls a function without arguments by its number, the result in binary.
+pub fn put_function_call(out: &mut Vec<u8>, function: u32) {
+    frame::put(out, tag::FUNCTION_CALL, |body| {
+        body.extend_from_slice(&function.to_be_bytes());
+        body.extend_from_slice(&0_i16.to_be_bytes()); // argument format codes
+        body.extend_from_slice(&0_i16.to_be_bytes()); // arguments
+        body.extend_from_slice(&FORMAT_BINARY.to_be_bytes());
+    });
+}
+
 /// `max_rows` 0 means all.
 pub fn put_execute(out: &mut Vec<u8>, portal: &[u8], max_rows: i32) {
     frame::put(out, tag::EXECUTE, |body| {

@@ -202,11 +202,14 @@ impl Turn {
         Ok(Reply::To(sent, owner))
     }
 
-    /// The server skips what was sent up to the next Sync; a Query or FunctionCall is followed by
-    /// its ReadyForQuery all the same.
+    /// Behind an extended message that failed the server skips all that was sent up to the next Sync, a Query and a
+    /// FunctionCall too; one of these that fails itself is followed by its ReadyForQuery all the same.
     fn failed(&mut self) {
         self.copying = Copying::Nothing;
-        while self.owed.front().is_some_and(|(sent, _)| !sent.ends_in_ready()) {
+        if self.owed.front().is_some_and(|(sent, _)| sent.ends_in_ready()) {
+            return;
+        }
+        while self.owed.front().is_some_and(|(sent, _)| *sent != Sent::Sync) {
             self.owed.pop_front();
         }
         self.skipping = self.owed.is_empty();
@@ -307,6 +310,28 @@ mod tests {
         }
         assert_eq!(replies(&mut turn, "Z"), [Owner::Client]);
         assert!(turn.is_clean());
+    }
+
+    #[test]
+    fn a_call_behind_an_error_is_skipped_like_the_rest() {
+        let mut turn = Turn::idle();
+        turn.sent(Sent::Execute, Owner::Client);
+        turn.sent(Sent::FunctionCall, Owner::Probe);
+        replies(&mut turn, "E");
+        assert!(turn.is_skipping());
+        turn.sent(Sent::Sync, Owner::Client);
+        assert_eq!(replies(&mut turn, "Z"), [Owner::Client]);
+        assert!(turn.is_clean());
+    }
+
+    #[test]
+    fn a_call_that_fails_itself_ends_in_ready() {
+        let mut turn = Turn::idle();
+        turn.sent(Sent::Execute, Owner::Client);
+        turn.sent(Sent::FunctionCall, Owner::Probe);
+        use Owner::{Client, Probe};
+        assert_eq!(replies(&mut turn, "CVEZ"), [Client, Probe, Probe, Probe]);
+        assert!(turn.is_clean() && !turn.is_skipping());
     }
 
     #[test]

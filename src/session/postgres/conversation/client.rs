@@ -22,7 +22,7 @@ use crate::wire::pg::from_server::TransactionStatus;
 use crate::wire::pg::turn::{Copying, Owner, Sent};
 use crate::wire::{Decoded, PeerMisbehaved};
 
-use super::group::Copy;
+use super::group::{Called, Copy};
 use super::probe::Portal;
 use super::{Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
 
@@ -399,11 +399,18 @@ impl Conversation {
                 return Judged::On;
             }
             TransactionStatus::Idle if probe && (self.group.hold_ready || announced) => {
-                self.group.hold_ready = true;
+                let commits_itself = std::mem::replace(&mut self.group.hold_ready, true);
+                if self.calls_end && !commits_itself {
+                    lane.discard(head.length);
+                    self.call(Called::ToEnd, lane);
+                    return Judged::On;
+                }
                 self.put_probe(Portal::Unnamed, lane);
             }
             TransactionStatus::InBlock if probe && self.group.probe_at_sync => {
-                self.put_probe(Portal::Named, lane);
+                lane.discard(head.length);
+                self.call(Called::InBlock, lane);
+                return Judged::On;
             }
             TransactionStatus::Idle | TransactionStatus::InBlock | TransactionStatus::Failed => {}
         }

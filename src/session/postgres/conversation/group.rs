@@ -10,6 +10,16 @@ pub(super) enum Copy {
     Ended,
 }
 
+/// The question for the transaction id as a function call, which was sent in place of the group's Sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Called {
+    #[default]
+    Not,
+    InBlock,
+    /// Outside of a block: it ends the transaction as a Sync does, on servers that see it so.
+    ToEnd,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
     /// Were any messages sent?
@@ -17,6 +27,7 @@ pub(super) struct Group {
     /// Did the server report an error? It skips the rest.
     pub(super) failed: bool,
     pub(super) copy: Copy,
+    pub(super) called: Called,
     /// In a block: something ran behind which a probe may take its snapshot.
     pub(super) probe_at_sync: bool,
     /// The group commits without a further word, so its end waits for the outcome's record.

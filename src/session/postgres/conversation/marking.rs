@@ -8,6 +8,7 @@ use crate::session::lane::Lane;
 use crate::wire::pg::from_client;
 use crate::wire::pg::turn::{Owner, Sent};
 
+use super::group::Called;
 use super::probe::{self, Portal, Probe};
 use super::{Conversation, Phase, Then};
 
@@ -51,20 +52,34 @@ impl Conversation {
     }
 
     /// Asks for the transaction id in a group of its own, behind a simple Query in a block.
-    pub(super) fn probe_group(&mut self, lane: &mut Lane) {
-        self.put_probe(Portal::Named, lane);
-        self.end_own_group(lane);
+    pub(super) fn call_group(&mut self, lane: &mut Lane) {
+        self.add(lane, probe::put_call);
+        self.turn.sent(Sent::FunctionCall, Owner::Ours);
     }
 
     /// The same before the COMMIT of a simple Query.
     pub(super) fn last_question_group(&mut self, lane: &mut Lane) {
+        if self.marker.is_none() {
+            return self.call_group(lane);
+        }
         self.put_last_question(Portal::Named, lane);
-        self.end_own_group(lane);
-    }
-
-    fn end_own_group(&mut self, lane: &mut Lane) {
         self.add(lane, from_client::put_sync);
         self.turn.sent(Sent::Sync, Owner::Ours);
+    }
+
+    /// Asks in place of the group's Sync, which goes on only if the server turns out to want it.
+    pub(super) fn call(&mut self, called: Called, lane: &mut Lane) {
+        self.add(lane, probe::put_call);
+        self.turn.sent(Sent::FunctionCall, Owner::Probe);
+        self.group.called = called;
+        self.phase = Phase::AwaitingReady;
+    }
+
+    /// The Sync that a call stood for.
+    pub(super) fn sync_behind_call(&mut self, lane: &mut Lane) {
+        self.group.called = Called::Not;
+        self.add(lane, from_client::put_sync);
+        self.turn.sent(Sent::Sync, Owner::Client);
     }
 
     /// Only asks.
@@ -106,6 +121,11 @@ impl Conversation {
         if let Some(place) = probe::place_in_row(body).filter(|_| marked) {
             self.ledger.marked(Found::Wal(Lsn(place)));
         }
+    }
+
+    /// A call has its answer.
+    pub(super) fn call_answered(&mut self, body: &[u8]) {
+        self.ledger.learned(probe::id_in_result(body));
     }
 
     /// Something ran that could have removed or replaced the questions' statements.

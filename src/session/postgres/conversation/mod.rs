@@ -13,6 +13,9 @@
 //!   written without the id, probe and Sync go on together, and the reply waits until the outcome
 //!   naming the id is on disk.
 //! - A statement that may commit by itself always goes this second way.
+//! - Where nothing has to come between the question and the end of its group, the question is a
+//!   function call that stands in place of the Sync. An error before it makes the server skip it,
+//!   and then the Sync is sent.
 //! - What is refused is replaced by a message that fails, so that the server itself keeps count of
 //!   what it skips.
 
@@ -46,7 +49,7 @@ use crate::wire::pg::from_client;
 use crate::wire::pg::from_server::TransactionStatus;
 use crate::wire::pg::turn::{Owner, Sent, Turn, TurnError};
 
-use group::Group;
+use group::{Called, Group};
 use marking::Marker;
 use probe::Probe;
 use script::Script;
@@ -57,6 +60,10 @@ const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The server's parameter that says whether a backslash in a plain constant is only a backslash.
 const STRING_STYLE: &str = "standard_conforming_strings";
+
+/// The server's parameter that says which PostgreSQL it is (`17.10 (Debian …)`).
+const VERSION: &str = "server_version";
+const CALLS_GO_ON_SINCE: u32 = 18;
 
 /// A prepared statement that never exists: binding it fails in any state and any language.
 const POISON: &[u8] = b"gatepost refuses this";
@@ -119,6 +126,8 @@ pub(in crate::session) struct Conversation {
     probe: Probe,
     marker: Option<Marker>,
     autocommit: Autocommit,
+    /// Outside of a block a function call ends the transaction of the statements before it, as a Sync would.
+    calls_end: bool,
     phase: Phase,
     /// The transaction status after all that was sent, if none of it fails.
     expected: TransactionStatus,
@@ -166,6 +175,7 @@ impl Conversation {
             probe: Probe::new(probe_name),
             marker: None,
             autocommit: Autocommit::AskFirst,
+            calls_end: calls_end(parameters),
             phase: Phase::Open,
             expected: TransactionStatus::Idle,
             group: Group::default(),
@@ -287,6 +297,8 @@ impl Dialogue for Conversation {
 
     fn is_running_client_statement(&self) -> bool {
         match self.phase {
+            // The call commits in the client's name.
+            Phase::AwaitingReady if self.group.called == Called::ToEnd => true,
             Phase::AwaitingReady | Phase::Asking(_) | Phase::ConvertedCopy | Phase::Settling => {
                 self.turn.is_client_waiting()
             }
@@ -395,6 +407,15 @@ impl From<TurnError> for Fault {
             what: error.to_string(),
         }
     }
+}
+
+/// Up to PostgreSQL 17 a function call is the end of what stands before it in its group; from 18 on the transaction
+/// goes on until the Sync. Whoever is taken for the first and is the second is found out by the first answer.
+fn calls_end(parameters: &[(String, String)]) -> bool {
+    let version = parameters.iter().find(|(name, _)| name == VERSION);
+    let major = version.and_then(|(_, value)| value.split(|c: char| !c.is_ascii_digit()).next());
+    let major = major.and_then(|major| major.parse::<u32>().ok());
+    major.is_none_or(|major| major < CALLS_GO_ON_SINCE)
 }
 
 /// Moves along what is left of a message that was judged by its head. Says whether it is through.

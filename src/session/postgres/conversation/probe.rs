@@ -1,5 +1,6 @@
-//! The question for the transaction id: prepared once per upstream connection under a name of our
-//! own, bound and executed inside the client's transaction.
+//! The question for the transaction id, inside the client's transaction. Where the group may end with it, it is a
+//! function call by number: one message, and nothing that SQL can do gives the number to another function. Else it
+//! is a statement, prepared once per upstream connection under a name of our own, bound and executed.
 
 use crate::session::lane::Lane;
 use crate::wire::pg::from_client;
@@ -17,6 +18,10 @@ const TEXT: &[u8] = b"SELECT pg_catalog.pg_current_xact_id_if_assigned() /* gate
 const MARKER_TEXT: &[u8] = b"SELECT q.x, CASE WHEN q.x IS NOT NULL THEN pg_catalog.pg_current_wal_insert_lsn() END, \
     CASE WHEN q.x IS NOT NULL THEN pg_catalog.pg_logical_emit_message(true, 'gatepost', $1::pg_catalog.bytea) END \
     FROM (SELECT pg_catalog.pg_current_xact_id_if_assigned() AS x OFFSET 0) AS q /* gatepost */";
+
+/// `pg_current_xact_id_if_assigned()` in every PostgreSQL since 13 (`pg_proc.dat`): numbers of built-in functions are
+/// never given to others.
+const FUNCTION: u32 = 5060;
 
 /// Which portal carries the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +123,18 @@ impl Probe {
         }
         lane.add(scratch);
     }
+}
+
+/// The question as a call. It ends its message group.
+pub(super) fn put_call(out: &mut Vec<u8>) {
+    from_client::put_function_call(out, FUNCTION);
+}
+
+/// The id in the answer to a call: binary `xid8` behind its length, or NULL.
+pub(super) fn id_in_result(body: &[u8]) -> Option<u64> {
+    let (length, id) = body.split_first_chunk()?;
+    let id = id.try_into().ok().filter(|_| i32::from_be_bytes(*length) == 8);
+    id.map(u64::from_be_bytes)
 }
 
 /// The place in the WAL in the second column of a marking probe's row.

@@ -16,7 +16,7 @@ use crate::wire::pg::from_server::{self, FromServer, TransactionStatus, tag};
 use crate::wire::pg::turn::{Owner, Reply, Sent};
 
 use super::STRING_STYLE;
-use super::group::Group;
+use super::group::{Called, Group};
 use super::script::{self, Script};
 use super::{Cancelled, Conversation, MESSAGE_BYTES_MAX, Passing, Phase, Then, pass_on};
 
@@ -42,8 +42,8 @@ impl Conversation {
                 Decoded::Message(head) => head,
                 Decoded::NeedMore { at_least } => return Ok(Verdict::More { at_least }),
             };
-            let probed = self.script.as_ref().is_some_and(Script::awaits_probe)
-                || self.turn.front_owner() == Some(Owner::Probe);
+            let asked = matches!(self.turn.front_owner(), Some(Owner::Probe | Owner::Ours));
+            let probed = asked || self.script.as_ref().is_some_and(Script::awaits_probe);
             let read = is_read(head.tag, probed) || self.tells_types(head);
             if read && to_client.unjudged().len() < head.length {
                 return Ok(Verdict::More {
@@ -51,7 +51,7 @@ impl Conversation {
                 });
             }
             let demand = match head.tag {
-                tag::READY_FOR_QUERY => self.ready(head, to_client, now)?,
+                tag::READY_FOR_QUERY => self.ready(head, to_client, to_server, now)?,
                 tag::ERROR_RESPONSE => self.failed(head, to_client, to_server, now)?,
                 _ => self.server_message(head, to_client, to_server, now)?,
             };
@@ -77,11 +77,7 @@ impl Conversation {
         match owner {
             Owner::Client if self.is_scripted(head.tag) => {
                 if head.tag == tag::DATA_ROW {
-                    let body = to_client
-                        .unjudged()
-                        .get(HEAD_BYTES..head.length)
-                        .unwrap_or_default();
-                    self.ledger.learned(script::id_in_row(body));
+                    self.ledger.learned(script::id_in_row(body(head, to_client)));
                 }
                 self.pass(head, to_client, false);
             }
@@ -102,16 +98,16 @@ impl Conversation {
             Owner::Ours | Owner::Poison => {
                 if head.tag == tag::PARSE_COMPLETE && self.phase != Phase::Answering {
                     self.question_prepared();
+                } else if head.tag == tag::FUNCTION_RESULT {
+                    self.call_answered(body(head, to_client));
                 }
                 self.pass(head, to_client, false);
             }
             Owner::Probe => {
-                if head.tag == tag::DATA_ROW {
-                    let body = to_client
-                        .unjudged()
-                        .get(HEAD_BYTES..head.length)
-                        .unwrap_or_default();
-                    self.question_answered(body);
+                match head.tag {
+                    tag::DATA_ROW => self.question_answered(body(head, to_client)),
+                    tag::FUNCTION_RESULT => self.call_answered(body(head, to_client)),
+                    _ => {}
                 }
                 self.pass(head, to_client, false);
                 let answered = head.tag == tag::COMMAND_COMPLETE && !self.turn.is_own_group();
@@ -151,10 +147,7 @@ impl Conversation {
     fn progress(&mut self, sent: Sent, head: Head, to_client: &Lane, now: SystemTime) {
         match head.tag {
             tag::COMMAND_COMPLETE => {
-                let body = to_client
-                    .unjudged()
-                    .get(HEAD_BYTES..head.length)
-                    .unwrap_or_default();
+                let body = body(head, to_client);
                 let body = body.strip_suffix(b"\0").unwrap_or(body);
                 self.replied += 1;
                 self.completed(body, now);
@@ -235,10 +228,7 @@ impl Conversation {
         if head.tag != tag::PARAMETER_STATUS {
             return Ok(());
         }
-        let body = to_client
-            .unjudged()
-            .get(HEAD_BYTES..head.length)
-            .unwrap_or_default();
+        let body = body(head, to_client);
         if let FromServer::ParameterStatus { name, value } =
             from_server::parse(head.tag, body).map_err(Fault::Server)?
         {
@@ -277,17 +267,27 @@ impl Conversation {
         None
     }
 
-    fn ready(&mut self, head: Head, to_client: &mut Lane, now: SystemTime) -> Result<Option<Demand>, Fault> {
-        let body = to_client
-            .unjudged()
-            .get(HEAD_BYTES..head.length)
-            .unwrap_or_default();
+    fn ready(
+        &mut self,
+        head: Head,
+        to_client: &mut Lane,
+        to_server: &mut Lane,
+        now: SystemTime,
+    ) -> Result<Option<Demand>, Fault> {
+        let body = body(head, to_client);
         let FromServer::ReadyForQuery(status) = from_server::parse(head.tag, body).map_err(Fault::Server)?
         else {
             return Ok(None);
         };
         if self.turn.front_owner() == Some(Owner::Ours) {
             return self.own_group_ended(head, status, to_client);
+        }
+        if self.group.called == Called::ToEnd && status == TransactionStatus::InBlock {
+            self.calls_end = false;
+            self.turn.received(head.tag, Some(status))?;
+            self.pass(head, to_client, false);
+            self.sync_behind_call(to_server);
+            return Ok(None);
         }
         if status == TransactionStatus::Idle {
             let outcome = if self.group.failed {
@@ -381,10 +381,7 @@ impl Conversation {
             Reply::To(_, owner) => owner,
             Reply::Unasked => Owner::Client,
         };
-        let body = to_client
-            .unjudged()
-            .get(HEAD_BYTES..head.length)
-            .unwrap_or_default();
+        let body = body(head, to_client);
         let parsed = from_server::parse(head.tag, body).map_err(Fault::Server)?;
         let fatal = matches!(&parsed, FromServer::ErrorResponse(fields)
             if matches!(fields.get(b'V'), Some(b"FATAL" | b"PANIC")));
@@ -418,10 +415,15 @@ impl Conversation {
         self.group.ending = false;
         // Nothing follows a fatal error, and it may have come behind the commit.
         self.group.commit_sent &= fatal;
+        if self.group.called != Called::Not && self.turn.is_skipping() {
+            self.sync_behind_call(to_server);
+        }
         match self.phase {
             Phase::Asking(then) => self.proceed(then, to_server),
             Phase::ConvertedCopy => self.proceed(Then::Sync, to_server),
             Phase::Settling => self.phase = Phase::Open,
+            // The client's Query is skipped with the rest: a Sync of the client's is what ends this.
+            Phase::AwaitingReady if self.turn.is_skipping() => self.phase = Phase::Open,
             Phase::Open
             | Phase::Writing(_)
             | Phase::AwaitingReady
@@ -433,11 +435,16 @@ impl Conversation {
     }
 }
 
+/// Of a message that is here as a whole.
+fn body(head: Head, lane: &Lane) -> &[u8] {
+    lane.unjudged().get(HEAD_BYTES..head.length).unwrap_or_default()
+}
+
 /// Must the message be here as a whole before it is judged?
 fn is_read(tag: u8, probed: bool) -> bool {
     match tag {
         tag::READY_FOR_QUERY | tag::ERROR_RESPONSE | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS => true,
-        tag::DATA_ROW => probed,
+        tag::DATA_ROW | tag::FUNCTION_RESULT => probed,
         _ => false,
     }
 }

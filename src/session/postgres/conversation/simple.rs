@@ -15,6 +15,7 @@ use crate::wire::pg::from_server::TransactionStatus;
 use crate::wire::pg::turn::{Owner, Sent};
 
 use super::client::Judged;
+use super::group::Called;
 use super::probe::Portal;
 use super::script::Script;
 use super::{Conversation, Phase, Then};
@@ -86,7 +87,7 @@ impl Conversation {
             Route::WithProbe => {
                 self.forward_query(head, lane);
                 if self.ledger.wants_id() {
-                    self.probe_group(lane);
+                    self.call_group(lane);
                 }
             }
             Route::Convert => {
@@ -105,8 +106,12 @@ impl Conversation {
             Route::IntentThenConvert => {
                 self.group.hold_ready = true;
                 self.convert(head, lane);
-                self.put_probe(Portal::Unnamed, lane);
-                self.proceed(Then::Sync, lane);
+                if self.calls_end && !reading.kinds.iter().any(|kind| kind.may_commit_itself()) {
+                    self.call(Called::ToEnd, lane);
+                } else {
+                    self.put_probe(Portal::Unnamed, lane);
+                    self.proceed(Then::Sync, lane);
+                }
             }
             Route::IntentThenPlain => {
                 self.group.hold_ready = true;

@@ -1,6 +1,6 @@
 //! Stories of COPY, of scripts, and of messages larger than a buffer.
 
-use super::Reply::{Complete, Error, Id, Plain, Ready, TextId};
+use super::Reply::{Called, Complete, Error, Plain, Ready, TextId};
 use super::TransactionStatus::{Idle, InBlock};
 use super::{Event, Outcome, Record, Scope, Story, from_client, probe, take};
 
@@ -183,14 +183,7 @@ fn a_correlation_id_may_be_a_parameter() {
         from_client::put_execute(out, b"", 0);
         from_client::put_sync(out);
     });
-    story.server(&[
-        Plain("12"),
-        Complete("SELECT 1"),
-        Plain("31"),
-        Plain("2"),
-        Id(Some(5)),
-    ]);
-    story.server(&[Complete("SELECT 1"), Plain("3"), Ready(InBlock)]);
+    story.server(&[Plain("12"), Complete("SELECT 1"), Called(Some(5)), Ready(InBlock)]);
     story.query("commit");
     let ids: Vec<&str> = story.intents[0]
         .correlation

@@ -68,10 +68,17 @@ fn tags(mut bytes: &[u8]) -> String {
 
 impl Story {
     fn new() -> Self {
+        Self::with_parameters(&[])
+    }
+
+    /// The server has reported these.
+    fn with_parameters(parameters: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let parameters: Vec<_> = parameters.iter().map(owned).collect();
         let session = SessionId::random(&Seven);
         let ledger = Ledger::new(Arc::new(Facts::default()), session, 1, None, Arc::default());
         Self {
-            conversation: Conversation::new(session, ledger, "probe", &[], Proofs::new(None, &[])),
+            conversation: Conversation::new(session, ledger, "probe", &parameters, Proofs::new(None, &[])),
             to_server: Lane::default(),
             to_client: Lane::default(),
             journal_fails: false,
@@ -194,10 +201,12 @@ enum Reply {
     TextId(&'static str),
     /// The row of a probe that marks as well: id and place in the WAL.
     Marked(u64, u64),
+    /// The answer to a probe that is a call.
+    Called(Option<u64>),
     Error(&'static str),
     Ready(TransactionStatus),
 }
-use Reply::{Complete, Error, Id, Marked, Plain, Ready, TextId};
+use Reply::{Called, Complete, Error, Id, Marked, Plain, Ready, TextId};
 use TransactionStatus::{Failed, Idle, InBlock};
 
 impl Reply {
@@ -223,6 +232,11 @@ impl Reply {
                     out.extend_from_slice(&[0, 0, 0, 8]);
                     out.extend_from_slice(&value.to_be_bytes());
                 }
+            }
+            Called(None) => out.extend_from_slice(&[b'V', 0, 0, 0, 8, 255, 255, 255, 255]),
+            Called(Some(id)) => {
+                out.extend_from_slice(&[b'V', 0, 0, 0, 16, 0, 0, 0, 8]);
+                out.extend_from_slice(&id.to_be_bytes());
             }
             Error(sqlstate) => {
                 let mut body = b"VERROR\0C".to_vec();
@@ -315,15 +329,14 @@ fn in_a_block_the_id_is_known_before_commit_goes_on() {
     let mut story = Story::new();
     assert_eq!(story.query("begin"), "Q");
     story.server(&[Complete("BEGIN"), Ready(InBlock)]);
-    assert_eq!(story.query("insert into t values (1)"), "QCPBECS");
+    assert_eq!(story.query("insert into t values (1)"), "QF");
     assert_eq!(story.server(&[Complete("INSERT 0 1"), Ready(InBlock)]).0, "CZ");
     assert_eq!(
         story.query("insert into t values (2)"),
         "",
         "the probe's answer comes first"
     );
-    let [a, b, c, d] = probe(Some(77));
-    let (to_client, to_server) = story.server(&[a, b, c, d, Plain("3"), Ready(InBlock)]);
+    let (to_client, to_server) = story.server(&[Called(Some(77)), Ready(InBlock)]);
     assert_eq!(
         (to_client.as_str(), to_server.as_str()),
         ("", "Q"),
@@ -342,7 +355,7 @@ fn asked_behind_a_statement(cancelled: bool) -> Story {
     let mut story = Story::new();
     story.query("begin");
     story.server(&[Complete("BEGIN"), Ready(InBlock)]);
-    assert_eq!(story.query("update t set a = 1"), "QCPBECS");
+    assert_eq!(story.query("update t set a = 1"), "QF");
     if cancelled {
         story.conversation.cancel(&mut Lane::default());
     }
@@ -359,8 +372,7 @@ fn a_cancel_that_hits_our_own_question_is_told_to_the_client() {
     let mut story = asked_behind_a_statement(true);
     assert_eq!(story.server(&update).0, "C");
     assert!(!story.conversation.is_running_client_statement() && !story.conversation.owes_nothing());
-    let [a, b, c, d] = probe(Some(700));
-    assert_eq!(story.server(&[a, b, c, d, Plain("3"), Ready(InBlock)]).0, "Z");
+    assert_eq!(story.server(&[Called(Some(700)), Ready(InBlock)]).0, "Z");
     assert!(story.conversation.owes_nothing());
     // … or hits the question.
     let mut story = asked_behind_a_statement(true);
@@ -379,8 +391,7 @@ fn a_read_only_block_ends_without_another_question() {
     story.server(&[Complete("BEGIN"), Ready(InBlock)]);
     story.query("select 1");
     story.server(&[Plain("T"), Complete("SELECT 1"), Ready(InBlock)]);
-    let [a, b, c, d] = probe(None);
-    story.server(&[a, b, c, d, Plain("3"), Ready(InBlock)]);
+    story.server(&[Called(None), Ready(InBlock)]);
     assert_eq!(story.query("commit"), "Q");
     story.server(&[Complete("COMMIT"), Ready(Idle)]);
     assert_eq!(story.last(), (None, Scope::ReadOnly, Outcome::Committed));
@@ -461,6 +472,20 @@ fn two_transactions_in_one_group_are_told_apart() {
 }
 
 #[test]
+fn behind_an_error_a_query_is_skipped_until_the_client_says_sync() {
+    let mut story = Story::new();
+    let sent = story.client(|out| {
+        from_client::put_parse(out, b"", b"selec 1");
+        from_client::put_query(out, b"select 1; select 2");
+    });
+    assert!(sent.starts_with('P'), "{sent}");
+    assert_eq!(story.server(&[Error("42601")]).0, "E");
+    assert_eq!(story.client(from_client::put_sync), "S");
+    assert_eq!(story.server(&[Ready(Idle)]).0, "Z");
+    assert!(story.conversation.owes_nothing());
+}
+
+#[test]
 fn without_a_journal_nothing_is_committed() {
     let mut story = Story::new();
     story.journal_fails = true;
@@ -479,13 +504,7 @@ fn without_a_journal_nothing_is_committed() {
     story.server(&[Complete("BEGIN"), Ready(InBlock)]);
     story.query("insert into t values (1)");
     story.server(&[Complete("INSERT 0 1"), Ready(InBlock)]);
-    story.server(&[
-        Plain("2"),
-        Id(Some(5)),
-        Complete("SELECT 1"),
-        Plain("3"),
-        Ready(InBlock),
-    ]);
+    story.server(&[Called(Some(5)), Ready(InBlock)]);
     assert_eq!(story.query("commit"), "BS", "the COMMIT does not go on");
     assert_eq!(story.server(&[Error("26000"), Ready(Failed)]).0, "EZ");
     assert_eq!(story.query("rollback"), "Q");
