@@ -13,6 +13,10 @@ use crate::audit::tree::{Tree, leaf};
 /// A larger record is refused: 1,000 correlation ids of 256 bytes, escaped, and 20,000 statements fit.
 pub(super) const LINE_BYTES_MAX: usize = 4 << 20;
 
+/// Records behind the last head, from which on a head is due whatever the time: as many lines a proof shows, and
+/// a start reads again, at most.
+const UNSIGNED_MAX: u64 = 1_024;
+
 /// The bytes of one group, and what the journal is when they are on disk.
 pub(super) struct Group {
     pub(super) bytes: Vec<u8>,
@@ -25,13 +29,16 @@ pub(super) struct Group {
     pub(super) is_sealed: bool,
     /// The last head.
     pub(super) head: Option<KeptHead>,
-    before: u64,
+    /// What the last head before it signs.
+    signed: u64,
     at: SystemTime,
+    /// Something is in it that a head has to follow at once: all but statements and their transactions.
+    pub(super) wants_head: bool,
 }
 
 impl Group {
-    /// `buffer` is any that may be overwritten.
-    pub(super) fn new(link: Link, tree: Tree, at: SystemTime, mut buffer: Vec<u8>) -> Self {
+    /// `signed` is the record of the last head, `buffer` any that may be overwritten.
+    pub(super) fn new(link: Link, signed: u64, tree: Tree, at: SystemTime, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         Self {
             bytes: buffer,
@@ -41,8 +48,9 @@ impl Group {
             tree,
             is_sealed: false,
             head: None,
-            before: link.seq,
+            signed,
             at,
+            wants_head: false,
         }
     }
 
@@ -73,12 +81,22 @@ impl Group {
         self.add(&envelope)
     }
 
+    /// Records for which no head stands yet, of the groups before it too.
+    pub(super) const fn unsigned(&self) -> u64 {
+        self.link.seq.saturating_sub(self.signed)
+    }
+
+    /// It does not wait for others to share a head with.
+    pub(super) const fn is_to_be_signed(&self) -> bool {
+        self.wants_head || self.is_sealed || self.unsigned() >= UNSIGNED_MAX
+    }
+
     /// A signed head. It signs everything before it.
     pub(super) fn sign(&mut self, origin: &Origin, key: &SigningKey) {
         let mut envelope = Envelope::new(origin, self.next(), self.at, HEAD);
         envelope.detail = Detail::Head {
             key: key.public().id(),
-            records: self.link.seq.saturating_sub(self.before),
+            records: self.unsigned(),
         };
         // A head is far below the limit of a line.
         let Some(start) = self.seal(&envelope) else {
@@ -103,6 +121,7 @@ impl Group {
             new_public: new.to_base64(),
         };
         self.note(origin, self.at, KEY_ROTATED, detail);
+        self.wants_head = true;
     }
 
     /// Says what the segment holds, up to here. The head that follows signs it.

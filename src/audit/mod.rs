@@ -26,6 +26,7 @@ pub mod report;
 pub mod retention;
 pub mod rotation;
 pub mod show;
+mod syncing;
 pub mod table;
 pub mod values;
 pub mod verify;
@@ -58,6 +59,8 @@ pub use record::{
 
 #[cfg(test)]
 mod lasting_tests;
+#[cfg(test)]
+mod signing_tests;
 #[cfg(test)]
 mod specimens;
 #[cfg(test)]

@@ -436,6 +436,11 @@ impl Event {
         !permission && !announced
     }
 
+    /// Is it one of those that come with every transaction?
+    pub const fn is_of_transaction(&self) -> bool {
+        matches!(self, Self::TransactionIntent(_) | Self::TransactionOutcome { .. })
+    }
+
     /// The name in the `event` member.
     pub const fn name(&self) -> &'static str {
         match self {

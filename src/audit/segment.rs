@@ -42,6 +42,8 @@ pub(super) trait SegmentFile: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the file to this length.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// The same file for another thread, which syncs it.
+    fn twin(&self) -> io::Result<Box<dyn SegmentFile>>;
 }
 
 /// A real directory.
@@ -92,6 +94,10 @@ impl SegmentFile for File {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn twin(&self) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(self.try_clone()?))
     }
 }
 

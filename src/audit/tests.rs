@@ -70,7 +70,7 @@ pub(super) fn opened(record: u64) -> Record {
     )
 }
 
-fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
+pub(super) fn transaction(number: u64, outcome: Option<Outcome>) -> Record {
     let transaction = Box::new(Transaction {
         incarnation: None,
         marker: None,
@@ -148,7 +148,7 @@ impl Source for Lines<'_> {
     }
 }
 
-fn check(bytes: &[u8], key: &PublicKey) -> Result<verify::Summary, verify::Broken> {
+pub(super) fn check(bytes: &[u8], key: &PublicKey) -> Result<verify::Summary, verify::Broken> {
     let walk = Walk::new(Keys::new([key.clone()]), Kept::new(Box::new(std::iter::empty())));
     walk.run(&mut Lines::of(bytes), &mut |_| {})
 }
@@ -293,6 +293,9 @@ impl SegmentFile for TestFile {
     }
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.0.cut(length)
+    }
+    fn twin(&self) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(Self(self.0.twin()?, Arc::clone(&self.1))))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::audit::chain::Link;
 use crate::audit::group::{Group, LINE_BYTES_MAX};
-use crate::audit::heads::Heads;
+use crate::audit::heads::{Heads, KeptHead};
 use crate::audit::journal::{
     BATCHED_SYNC_EVERY, Durability, JournalError, NextKey, Queue, Queued, Receipt, Settings, Shared,
 };
@@ -27,6 +27,7 @@ use crate::audit::segment::{self, Files, SegmentFile, open_error};
 use crate::audit::statements::Statements;
 use crate::audit::stored;
 use crate::audit::succession::{Signers, find_end, take_over};
+use crate::audit::syncing::Syncs;
 use crate::audit::tree::Tree;
 use crate::audit::values::{Transcript, ValueKey};
 use crate::domain::clock::Clock;
@@ -37,6 +38,10 @@ const KEPT_MAX: usize = 16_384;
 
 /// A buffer that grew beyond this is let go: a group of many large records does not keep its memory.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
+
+/// Where records are not synced each for itself, they are not signed each for itself either: a head costs as much
+/// as the records of several transactions.
+const SIGNED_EVERY: Duration = BATCHED_SYNC_EVERY;
 
 /// How long the thread waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +99,10 @@ pub(super) struct Writer {
     retention: Option<JoinHandle<()>>,
     /// Bytes may stand behind `offset` that a failed write left there.
     is_dirty: bool,
-    unsynced_since: Option<Instant>,
+    syncs: Syncs,
+    /// The record of the last head.
+    signed: u64,
+    unsigned_since: Option<Instant>,
     kept: VecDeque<Queued>,
     lost: u64,
     /// Of the group before, to be filled again.
@@ -144,6 +152,8 @@ impl Writer {
         let origin = Origin::new(&installation, &replica, end.epoch.saturating_add(1));
         let origin = origin.map_err(|error| JournalError::Write(Arc::new(error.into())))?;
         let heads = start_heads(&settings, &around.shared)?;
+        let syncs = Syncs::start(settings.durability);
+        let syncs = syncs.map_err(|error| JournalError::Write(Arc::new(error)))?;
         let reserve = Reserve::start(files.as_mut(), tuning.reserve);
         Ok(Self {
             statements: Statements::new(around.normalise),
@@ -165,7 +175,9 @@ impl Writer {
             heads,
             retention: None,
             is_dirty: false,
-            unsynced_since: None,
+            syncs,
+            signed: end.link.seq.saturating_sub(end.unsigned),
+            unsigned_since: None,
             kept,
             lost: 0,
             buffer: Vec::new(),
@@ -190,7 +202,7 @@ impl Writer {
             let closing = batch.closing;
             self.commit(batch);
             if closing {
-                let _synced = self.sync_if(self.settings.durability != Durability::Os);
+                let _synced = self.syncs.finish(self.file.as_mut());
                 break;
             }
         }
@@ -222,7 +234,7 @@ impl Writer {
                 Some(self.tuning.unawaited_wait)
             } else if !queue.waiting.is_empty() {
                 Some(self.tuning.denials_wait)
-            } else if self.unsynced_since.is_some() {
+            } else if self.syncs.are_open() || self.unsigned_since.is_some() {
                 Some(BATCHED_SYNC_EVERY)
             } else {
                 None
@@ -257,10 +269,8 @@ impl Writer {
         self.reserve.look(self.files.as_mut(), self.tuning.reserve);
         let failing = self.around.shared.lock().failure.is_some();
         let mut group = self.group(batch.records, now);
-        if failing && group.records == 0 && self.lost == 0 {
-            // Nothing to write: a head alone proves that the disk takes bytes again.
-            group.records = 1;
-        }
+        // A head alone proves that the disk takes bytes again, and what was written before.
+        group.wants_head |= failing || self.is_head_due() || batch.closing && group.unsigned() > 0;
         let mut next_key = batch.next_key;
         let handed_over = self.hand_over(&mut group, &mut next_key);
         let is_full = group.records > 0 && self.room_taken(&group) >= self.settings.segment_bytes;
@@ -268,12 +278,15 @@ impl Writer {
         if next_key.is_none() && group.tree.leaves() > 0 && (is_full || batch.closing) {
             group.seal_segment(&self.origin);
         }
-        if group.records == 0 {
-            let synced = self.sync_if(self.settings.durability == Durability::Batched);
+        if group.records == 0 && !group.wants_head {
+            let synced = self.syncs.begin_if_due(self.file.as_ref(), Instant::now());
             return self.settle(group, synced, next_key);
         }
-        let signer = next_key.as_ref().map_or(&self.key, |next| &next.key);
-        group.sign(&self.origin, signer);
+        let is_strict = self.settings.durability == Durability::Strict;
+        if is_strict || next_key.is_some() || group.is_to_be_signed() {
+            let signer = next_key.as_ref().map_or(&self.key, |next| &next.key);
+            group.sign(&self.origin, signer);
+        }
         let begun = Instant::now();
         let written = handed_over.and_then(|()| match self.write(&group) {
             Err(error) if self.reserve.give_way(&error, self.files.as_mut()) => self.write(&group),
@@ -285,6 +298,12 @@ impl Writer {
             self.reserve.wrote(bytes);
         }
         self.settle(group, written, next_key);
+    }
+
+    /// Records have waited for a head as long as they may.
+    fn is_head_due(&self) -> bool {
+        self.unsigned_since
+            .is_some_and(|since| since.elapsed() >= SIGNED_EVERY)
     }
 
     /// Says in the chain that another key signs from now on, if one does.
@@ -315,12 +334,13 @@ impl Writer {
         } else {
             self.tree.clone()
         };
-        let mut group = Group::new(self.link, tree, now, mem::take(&mut self.buffer));
+        let mut group = Group::new(self.link, self.signed, tree, now, mem::take(&mut self.buffer));
         if self.lost > 0 {
             let detail = Detail::Recovered {
                 records_lost: self.lost,
             };
             group.note(&self.origin, now, "journal.recovered", detail);
+            group.wants_head = true;
         }
         for queued in mem::take(&mut self.kept).into_iter().chain(batch) {
             self.add(&mut group, queued);
@@ -360,6 +380,7 @@ impl Writer {
             }
         }
         let record = &queued.record;
+        group.wants_head |= !record.event.is_of_transaction();
         let facts = self.facts.members(&record.facts);
         let added = facts.is_ok_and(|facts| {
             let mut envelope = Envelope::new(&self.origin, group.next(), queued.at, record.event.name());
@@ -382,7 +403,7 @@ impl Writer {
     fn write(&mut self, group: &Group) -> io::Result<()> {
         self.clean()?;
         if self.is_sealed {
-            self.sync_if(self.settings.durability != Durability::Os)?;
+            self.syncs.finish(self.file.as_mut())?;
             let path = stored::path_of(self.files.directory(), self.link.seq.saturating_add(1));
             self.file = self.files.open(&path)?;
             self.offset = 0;
@@ -391,14 +412,7 @@ impl Writer {
         }
         self.is_dirty = true;
         self.file.write_at(&group.bytes, self.offset)?;
-        match self.settings.durability {
-            Durability::Strict => self.file.sync()?,
-            Durability::Batched => {
-                let since = *self.unsynced_since.get_or_insert_with(Instant::now);
-                self.sync_if(since.elapsed() >= BATCHED_SYNC_EVERY)?;
-            }
-            Durability::Os => {}
-        }
+        self.syncs.wrote(self.file.as_mut(), Instant::now())?;
         self.is_dirty = false;
         Ok(())
     }
@@ -439,12 +453,17 @@ impl Writer {
         Ok(())
     }
 
-    fn sync_if(&mut self, wanted: bool) -> io::Result<()> {
-        if wanted && self.unsynced_since.is_some() {
-            self.file.sync()?;
-            self.unsynced_since = None;
+    /// Notes what was signed last, now that it is on disk.
+    fn signed(&mut self, head: Option<KeptHead>) {
+        let Some(head) = head else {
+            self.unsigned_since.get_or_insert_with(Instant::now);
+            return;
+        };
+        self.unsigned_since = None;
+        self.signed = head.seq;
+        if let Some(heads) = &self.heads {
+            heads.offer(head);
         }
-        Ok(())
     }
 
     /// Tells everyone how it went.
@@ -470,9 +489,7 @@ impl Writer {
                     let kept = rotation::keep_current(self.files.directory(), self.key.public());
                     warn_unkept(&kept);
                 }
-                if let (Some(heads), Some(head)) = (&self.heads, group.head.take()) {
-                    heads.offer(head);
-                }
+                self.signed(group.head.take());
             }
             if group.bytes.capacity() <= BUFFER_KEPT_BYTES {
                 self.buffer = group.bytes;
