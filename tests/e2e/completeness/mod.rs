@@ -63,6 +63,13 @@ fn messages_whose_replies_are_held() {
     messages_in(held, 15, if full() { 50 } else { 3 });
 }
 
+/// Here a transaction outside of a block does not end with a function call.
+#[test]
+fn messages_whose_replies_are_held_on_postgresql_18() {
+    let held = quiet_world_with(18, hold_replies);
+    messages_in(held, 18, if full() { 50 } else { 3 });
+}
+
 fn hold_replies(world: &mut World) {
     world.config.durability = "batched";
 }
