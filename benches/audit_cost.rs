@@ -4,13 +4,14 @@
 //!     RUSTFLAGS='--cfg gatepost_unaudited' cargo build --release --bin gatepost --target-dir target/unaudited
 //!     GATEPOST_UNAUDITED=target/unaudited/release/gatepost cargo bench --bench audit_cost -- \
 //!         [seconds of each run (10)] [rounds (3)] [select|update|tpcb|simple|prepared]... [c1|c8|c32]... \
-//!         [direct|off|strict|strict-held|batched|batched-asked|os]...
+//!         [direct|off|strict|strict-held|batched|batched-asked|os]... [apart]
 //!
 //! Each line: transactions a second, their ratio to the run without audit of the same round (without
 //! `GATEPOST_UNAUDITED`: to the direct one), the CPU time of gatepost and of the server for each transaction (from
 //! /proc), and the journal's bytes for each. Every second round goes through the ways from the last to the first, since a
 //! machine that slows down would be held against whoever comes later. The medians of the ratios stand at the end. Ratios
-//! and CPU are what can be compared between machines; the disk's own time for one `fdatasync` stands at the head, since
+//! and CPU are what can be compared between machines. `apart` gives gatepost a core of its own, as where it does not run
+//! beside its database: pgbench and the server share core 0. The disk's own time for one `fdatasync` stands at the head, since
 //! every strict commit waits for one. `GATEPOST_AUDITED` names another gatepost to measure than the one built with this.
 
 #![expect(
@@ -92,6 +93,7 @@ struct Run<'a> {
     protocol: &'a str,
     clients: u32,
     seconds: u32,
+    apart: bool,
 }
 
 /// What it came to.
@@ -102,10 +104,21 @@ struct Figures {
     journal: u64,
 }
 
+/// Far less than a record for each transaction: the session's own records, spread over a slow second.
+const FREE_BYTES_MAX: u64 = 100;
+
+/// Gatepost runs on core 1, all else on core 0.
+const APART: &str = "apart";
+
 fn main() {
     // cargo adds words of its own.
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok());
     let (seconds, rounds) = (numbers.next().unwrap_or(10), numbers.next().unwrap_or(3));
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let apart = words.iter().any(|word| word == APART);
+    if apart {
+        stay_on_core_0();
+    }
     let mut world = World::without_proxy(15);
     world.config.level = "warn";
     if let Some(audited) = std::env::var_os(AUDITED) {
@@ -120,7 +133,6 @@ fn main() {
         "one write of 4 KiB and fdatasync: {:?} (median of {SYNCS})",
         sync_time(&world)
     );
-    let words: Vec<String> = std::env::args().skip(1).collect();
     let asked = |name: &str, of: &[&str]| {
         let named = |it: &String| of.contains(&it.as_str());
         !words.iter().any(named) || words.iter().any(|it| it == name)
@@ -142,6 +154,7 @@ fn main() {
                         protocol,
                         clients,
                         seconds,
+                        apart,
                     };
                     let ways = WAYS.into_iter().filter(|it| asked(it, &WAYS));
                     compare(&mut world, ways, round, &run, &mut ratios);
@@ -224,7 +237,8 @@ fn figures(world: &mut World, way: &'static str, run: &Run<'_>, unaudited: Optio
 fn through_gatepost(world: &mut World, run: &Run<'_>) -> Figures {
     // A start looks through what is there, and would still be at it while it is measured.
     let _none = fs::remove_dir_all(world.path("audit"));
-    world.serve();
+    world.launch_with(|command| if run.apart { on_core_1(&command) } else { command });
+    world.wait_until_ready();
     let caller = world.consumer();
     warm(world, &caller);
     let figures = measure(world, run, Some(&caller));
@@ -232,15 +246,35 @@ fn through_gatepost(world: &mut World, run: &Run<'_>) -> Figures {
     figures
 }
 
-/// Reads until they leave nothing in the journal, which is when their proofs can be had.
+/// With all that is started from here on.
+fn stay_on_core_0() {
+    let own = std::process::id().to_string();
+    let pinned = Command::new("taskset").args(["-cp", "0", &own]).output();
+    assert!(pinned.unwrap().status.success());
+}
+
+fn on_core_1(command: &Command) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned
+        .args(["-c", "1"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        pinned.current_dir(folder);
+    }
+    pinned
+}
+
+/// Reads until they leave next to nothing in the journal, which is when their proofs can be had.
 fn warm(world: &World, caller: &Caller) {
     let read = Run {
         workload: "select",
         protocol: "prepared",
         clients: 1,
         seconds: 1,
+        apart: false,
     };
-    let are_free = (0..WARM_WITHIN).any(|_| measure(world, &read, Some(caller)).journal == 0);
+    let are_free = (0..WARM_WITHIN).any(|_| measure(world, &read, Some(caller)).journal < FREE_BYTES_MAX);
     assert!(are_free, "reads are still on record");
 }
 
