@@ -270,7 +270,7 @@ impl Writer {
         let failing = self.around.shared.lock().failure.is_some();
         let mut group = self.group(batch.records, now);
         // A head alone proves that the disk takes bytes again, and what was written before.
-        group.wants_head |= failing || self.is_head_due() || batch.closing && group.unsigned() > 0;
+        group.wants_head |= failing || self.is_head_due();
         let mut next_key = batch.next_key;
         let handed_over = self.hand_over(&mut group, &mut next_key);
         let is_full = group.records > 0 && self.room_taken(&group) >= self.settings.segment_bytes;
