@@ -13,8 +13,8 @@ use crate::audit::tree::{Tree, leaf};
 /// A larger record is refused: 1,000 correlation ids of 256 bytes, escaped, and 20,000 statements fit.
 pub(super) const LINE_BYTES_MAX: usize = 4 << 20;
 
-/// Records behind the last head, from which on a head is due whatever the time: as many lines a proof shows, and
-/// a start reads again, at most.
+/// Records behind the last head, from which on their group ends with a head whatever the time: a proof shows about as
+/// many lines, and a start reads as many again.
 const UNSIGNED_MAX: u64 = 1_024;
 
 /// The bytes of one group, and what the journal is when they are on disk.

@@ -278,9 +278,14 @@ mod tests {
         }
         assert!(syncs.unsynced_since.is_some());
         // Longer than this nobody goes on without the disk.
-        disk.ends(Ok(()));
         now += BATCHED_SYNC_EVERY;
-        syncs.wrote(&mut file, now).unwrap();
+        std::thread::scope(|threads| {
+            let writing = threads.spawn(|| syncs.wrote(&mut file, now));
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(!writing.is_finished());
+            disk.ends(Ok(()));
+            writing.join().unwrap().unwrap();
+        });
         assert!(syncs.unsynced_since.is_none());
         wait_for("the next one", || disk.begun.load(Ordering::SeqCst) == 2);
         disk.ends(Ok(()));
