@@ -136,7 +136,7 @@ pub(super) struct Shared {
     pub(super) heads: Arc<Counts>,
     /// From queueing a record that somebody waits for to its receipt, or its failure.
     appended: Histogram,
-    /// One write with its sync.
+    /// One write, with its sync where each has one.
     pub(super) written: Histogram,
 }
 
