@@ -1,6 +1,6 @@
 //! The question for the transaction id, inside the client's transaction. Where the group may end with it, it is a
-//! function call by number: one message, and nothing that SQL can do gives the number to another function. Else it
-//! is a statement, prepared once per upstream connection under a name of our own, bound and executed.
+//! function call by number: one message, and nobody short of a superuser can put another function behind the number.
+//! Else it is a statement, prepared once per upstream connection under a name of our own, bound and executed.
 
 use crate::session::lane::Lane;
 use crate::wire::pg::from_client;
